@@ -1,0 +1,76 @@
+"""Checks of constructor arguments, and the one form that every error message has."""
+
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+Tensor = Any
+"""A tensor of the current backend, a `KerasTensor`, or a NumPy array."""
+
+Shape = tuple[int | None, ...]
+"""A shape; None where the size is not known."""
+
+
+def error_message(name: str, owner: str, expected: str, value: Any, hint: str = "") -> str:
+    """Say what is wrong, what was expected, what came, and, where there is one, the way out."""
+    text = f"`{name}` of {owner} must be {expected}. Received: {name}={value!r}."
+    return f"{text} {hint}" if hint else text
+
+
+def is_real(value: Any) -> bool:
+    """Whether `value` is a number of Python or NumPy; a bool is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_integer(value: Any) -> bool:
+    """Whether `value` is an integer of Python or NumPy; a bool is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_bool(value: Any, name: str, owner: str) -> bool:
+    """Return `value` if it is a bool, else raise `TypeError`."""
+    if not isinstance(value, bool):
+        raise TypeError(error_message(name, owner, "a bool", value))
+    return value
+
+
+def check_choice(value: Any, name: str, owner: str, choices: Iterable[Any], hint: str = "") -> Any:
+    """Return `value` if it is one of `choices`, else raise `ValueError`."""
+    known = list(choices)
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in known):
+        expected = "one of " + ", ".join(repr(choice) for choice in known)
+        raise ValueError(error_message(name, owner, expected, value, hint))
+    return value
+
+
+def check_open_unit(value: Any, name: str, owner: str, hint: str = "") -> float:
+    """Return `value` as a float if it lies strictly between 0 and 1, else raise."""
+    expected = "a float in (0, 1)"
+    if not is_real(value):
+        raise TypeError(error_message(name, owner, expected, value, hint))
+    if not 0.0 < value < 1.0:
+        raise ValueError(error_message(name, owner, expected, value, hint))
+    return float(value)
+
+
+def check_positive(value: Any, name: str, owner: str, hint: str = "") -> float:
+    """Return `value` as a float if it is positive and finite, else raise."""
+    expected = "a positive, finite float"
+    if not is_real(value):
+        raise TypeError(error_message(name, owner, expected, value, hint))
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(error_message(name, owner, expected, value, hint))
+    return float(value)
+
+
+def check_features(input_shape: Shape, owner: str) -> int:
+    """Return the last dimension of `input_shape`, or raise `ValueError` if it is not known."""
+    features = input_shape[-1]
+    if not features:
+        raise ValueError(
+            f"{owner} needs inputs of a known, positive number of features, the last dimension. "
+            f"Received: input_shape={tuple(input_shape)!r}. "
+            "Give it where the model starts, as in `keras.Input((20,))`."
+        )
+    return int(features)

@@ -1,0 +1,205 @@
+"""From score to label: which head a model decides with, and what it decides."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_binclf.layers import BinaryHead
+
+
+def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
+    """Return the `BinaryHead` of a model, however deep it is nested.
+
+    Args:
+        model: any Keras model or layer, built or not.
+        name: str, the name or path of the head, needed where there are several. Defaults to
+            `None`.
+
+    Returns:
+        The head itself, so that `find_head(model).threshold = 0.2` changes the model.
+
+    Raises:
+        TypeError: if `model` is no Keras model or layer.
+        ValueError: if there is no head, none of that name, or several to choose from.
+
+    Example:
+
+    ```python
+    import keras_binclf
+
+    model = keras_binclf.binary_classifier(20)
+    keras_binclf.find_head(model).threshold = 0.2
+    assert keras_binclf.find_head(model).threshold == 0.2
+    ```
+    """
+    if not isinstance(model, keras.Layer):
+        raise TypeError(
+            "`model` of find_head must be a keras.Model or keras.Layer. "
+            f"Received: model={model!r} (of type {type(model).__name__})."
+        )
+    heads = list(_iterate_heads(model))
+    if not heads:
+        raise ValueError(
+            f"Model {model.name!r} has no BinaryHead. Expected: one BinaryHead as its output "
+            "layer. End the model with `keras_binclf.BinaryHead()`."
+        )
+    found = [head for head in heads if name is None or name in (head.name, head.path)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(repr(head.path or head.name) for head in heads)
+    if not found:
+        raise ValueError(
+            f"Model {model.name!r} has no BinaryHead named {name!r}. Its heads are: {known}."
+        )
+    raise ValueError(
+        f"Model {model.name!r} has {len(found)} heads that fit name={name!r}: {known}. "
+        "Say which one is meant by its name or path."
+    )
+
+
+def predict_labels(
+    model: keras.Model,
+    x: Any,
+    *,
+    head: str | BinaryHead | None = None,
+    batch_size: int | None = None,
+    verbose: str | int = 0,
+) -> np.ndarray[Any, Any]:
+    """Return the model's decisions: 1 where `probability > head.threshold`, else 0.
+
+    Args:
+        model: Keras model with a `BinaryHead` as one of its output layers.
+        x: whatever `model.predict` takes: arrays, `tf.data.Dataset`, `keras.utils.PyDataset`.
+        head: name or path of the head, or the head itself, where the model has several. Defaults
+            to `None`.
+        batch_size: int, rows per batch, as in `model.predict`. Defaults to `None`.
+        verbose: as in `model.predict`. Defaults to `0`.
+
+    Returns:
+        int32 array of shape `(n, 1)`, or of whatever shape the head emits.
+
+    Raises:
+        TypeError: if `model` is no Keras model.
+        ValueError: if the head cannot be found or is not an output of the model, or if any
+            probability is NaN.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_binclf
+
+    model = keras_binclf.binary_classifier(4, prior=0.3)
+    x = np.zeros((2, 4))
+    assert keras_binclf.predict_labels(model, x).tolist() == [[0], [0]]
+    keras_binclf.find_head(model).threshold = 0.2
+    assert keras_binclf.predict_labels(model, x).tolist() == [[1], [1]]
+    ```
+    """
+    chosen = head if isinstance(head, BinaryHead) else find_head(model, head)
+    outputs = model.predict(x, batch_size=batch_size, verbose=verbose)
+    outputs = _select_output(model, chosen, outputs)
+    undefined = np.isnan(outputs)
+    if undefined.any():
+        rows = np.flatnonzero(undefined.reshape(len(outputs), -1).any(axis=1))
+        raise ValueError(
+            f"The model gave NaN for {len(rows)} of {len(outputs)} rows, the first at index "
+            f"{rows[0]}. Expected: a probability for every row. Look for NaN or infinity in the "
+            "features of that row, else in the weights."
+        )
+    return np.asarray(ops.convert_to_numpy(chosen.labels(outputs)))
+
+
+def predict_class_names(
+    model: keras.Model,
+    x: Any,
+    *,
+    head: str | BinaryHead | None = None,
+    batch_size: int | None = None,
+    verbose: str | int = 0,
+) -> np.ndarray[Any, Any]:
+    """Return the model's decisions by name: `class_names[1]` where positive, else `class_names[0]`.
+
+    Args:
+        model: Keras model with a `BinaryHead` that has `class_names`.
+        x: whatever `model.predict` takes.
+        head: as in `predict_labels`. Defaults to `None`.
+        batch_size: int, rows per batch, as in `model.predict`. Defaults to `None`.
+        verbose: as in `model.predict`. Defaults to `0`.
+
+    Returns:
+        Array of strings of shape `(n, 1)`.
+
+    Raises:
+        TypeError: if `model` is no Keras model.
+        ValueError: if the head has no `class_names`, and whenever `predict_labels` raises.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_binclf
+
+    model = keras_binclf.binary_classifier(4, prior=0.3)
+    keras_binclf.find_head(model).class_names = ("stays", "leaves")
+    assert keras_binclf.predict_class_names(model, np.zeros((1, 4))).tolist() == [["stays"]]
+    ```
+    """
+    chosen = head if isinstance(head, BinaryHead) else find_head(model, head)
+    if chosen.class_names is None:
+        raise ValueError(
+            f"BinaryHead {chosen.name!r} has no `class_names`. Expected: a pair of strings, "
+            "negative class first. Set `head.class_names = (negative, positive)`."
+        )
+    labels = predict_labels(model, x, head=chosen, batch_size=batch_size, verbose=verbose)
+    names: np.ndarray[Any, Any] = np.asarray(chosen.class_names)[labels]
+    return names
+
+
+def _iterate_heads(model: keras.Layer) -> Iterator[BinaryHead]:
+    # Keras has no public walk that enters wrappers and subclassed layers.
+    for layer in model._flatten_layers():
+        if isinstance(layer, BinaryHead):
+            yield layer
+
+
+def _select_output(model: keras.Model, head: BinaryHead, outputs: Any) -> np.ndarray[Any, Any]:
+    """Return, out of what `model.predict` gave, the part that `head` emitted."""
+    flat = keras.tree.flatten(outputs)
+    symbolic = getattr(model, "outputs", None)
+    if symbolic:
+        matches = [
+            value for value, tensor in zip(flat, symbolic, strict=True) if _emits(tensor, head)
+        ]
+        if matches:
+            return np.asarray(matches[0])
+        raise ValueError(
+            f"BinaryHead {head.name!r} is not an output layer of model {model.name!r}. "
+            "Expected: what the head emits is what the model returns."
+        )
+    if len(flat) == 1:
+        return np.asarray(flat[0])
+    if isinstance(outputs, dict) and head.name in outputs:
+        return np.asarray(outputs[head.name])
+    raise ValueError(
+        f"Which of the {len(flat)} outputs of model {model.name!r} BinaryHead {head.name!r} emits "
+        "is not known. Expected: one output, a functional model, or a dict of outputs whose keys "
+        "are the names of the heads."
+    )
+
+
+def _emits(tensor: Any, head: BinaryHead) -> bool:
+    """Whether the symbolic `tensor` comes straight out of `head`, perhaps inside another model."""
+    # Keras keeps the operation that made a tensor in this private attribute only.
+    operation, _, index = tensor._keras_history
+    if operation is head:
+        return True
+    inner = getattr(operation, "outputs", None)
+    if inner:
+        return _emits(inner[index], head)
+    if isinstance(operation, keras.Layer):
+        return any(layer is head for layer in _iterate_heads(operation))
+    return False

@@ -1,0 +1,6 @@
+"""Layers: whatever has weights."""
+
+from keras_binclf.layers.binary_head import BinaryHead
+from keras_binclf.layers.mlp_block import MLPBlock
+
+__all__ = ["BinaryHead", "MLPBlock"]

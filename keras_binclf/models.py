@@ -1,0 +1,183 @@
+"""Layers put together into a classifier."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_binclf._validation import (
+    check_bool,
+    check_choice,
+    check_positive,
+    error_message,
+    is_integer,
+)
+from keras_binclf.layers import BinaryHead, MLPBlock
+
+OWNER = "binary_classifier"
+DEFAULT_LEARNING_RATE = 1e-3
+
+
+def binary_classifier(
+    input_shape: int | Sequence[int],
+    *,
+    hidden_units: int | Sequence[int] | None = (64, 32),
+    activation: Any = "relu",
+    dropout_rate: float | Sequence[float] = 0.0,
+    normalization: str | None = None,
+    residual: bool = False,
+    scaler: keras.Layer | None = None,
+    prior: float | None = None,
+    activation_out: str | None = "sigmoid",
+    learning_rate: Any = DEFAULT_LEARNING_RATE,
+    optimizer: Any = None,
+    metrics: Any = "default",
+    compile: bool = True,
+    name: str = "binary_classifier",
+) -> keras.Model:
+    """Build the classifier that most tables need: scaler, hidden layers, head, compiled.
+
+    The result is a plain functional `keras.Model` of the layers `features` → scaler →
+    `mlp_block` → `binary_head`. Sources of the defaults are given where they act:
+    `keras_binclf.MLPBlock`, `keras_binclf.BinaryHead`; the learning rate is that of Kingma and Ba
+    2015, "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980.
+
+    Args:
+        input_shape: int, the number of features, or the shape of one example without the batch,
+            such as `(20,)`.
+        hidden_units: int or list of ints, the width of each hidden layer; `None` for no hidden
+            layer, which is logistic regression. Defaults to `(64, 32)`.
+        activation: activation of the hidden layers, as in `MLPBlock`. Defaults to `"relu"`.
+        dropout_rate: float in [0, 1), or a list of one per hidden layer. Defaults to `0.0`.
+        normalization: `None`, `"batch"`, `"layer"` or `"rms"`. Defaults to `None`.
+        residual: bool, whether to add each hidden layer's input to its output. Defaults to
+            `False`.
+        scaler: layer that the raw features go through first, such as an adapted
+            `keras.layers.Normalization`, or `None`. It becomes part of the model. Defaults to
+            `None`.
+        prior: float in (0, 1), the share of positives, which sets the initial bias, or `None`.
+            Defaults to `None`.
+        activation_out: `"sigmoid"` to emit probabilities, `None` to emit logits. Defaults to
+            `"sigmoid"`.
+        learning_rate: positive float or `keras.optimizers.schedules.LearningRateSchedule`.
+            Defaults to `0.001`.
+        optimizer: name of a Keras optimizer, which gets `learning_rate`, or an optimizer, which
+            has its own; `None` for Adam. Defaults to `None`.
+        metrics: list of metrics as in `keras.Model.compile`, or `"default"` for the areas under
+            the ROC and the precision-recall curve, named `auc` and `pr_auc`, and, where the head
+            emits probabilities, `accuracy` at 0.5. Defaults to `"default"`.
+        compile: bool, whether to compile the model. Defaults to `True`.
+        name: str, the name of the model. Defaults to `"binary_classifier"`.
+
+    Returns:
+        A `keras.Model` that maps `(batch_size, *input_shape)` to
+        `(batch_size, *input_shape[:-1], 1)`.
+
+    Raises:
+        TypeError: for an argument of the wrong kind.
+        ValueError: for an argument of the wrong value, for a scaler that was not adapted, and for
+            a learning rate beside an optimizer that has its own.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_binclf
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(50, 10, size=(200, 2)).astype("float32")
+    y = (x[:, 0] > x[:, 1]).astype("float32")
+    scaler = keras.layers.Normalization()
+    scaler.adapt(x)
+
+    model = keras_binclf.binary_classifier(2, scaler=scaler, prior=y.mean(), learning_rate=0.01)
+    model.fit(x, y, epochs=20, verbose=0)
+    assert (keras_binclf.predict_labels(model, x)[:, 0] == y).mean() > 0.9
+    ```
+    """
+    check_bool(compile, "compile", OWNER)
+    inputs = keras.Input(_check_input_shape(input_shape), name="features")
+    x = inputs if scaler is None else _check_scaler(scaler)(inputs)
+    if hidden_units is None:
+        _check_unused(
+            activation=activation,
+            dropout_rate=dropout_rate,
+            normalization=normalization,
+            residual=residual,
+        )
+    else:
+        x = MLPBlock(
+            hidden_units,
+            activation,
+            dropout_rate=dropout_rate,
+            normalization=normalization,
+            residual=residual,
+            name="mlp_block",
+        )(x)
+    head = BinaryHead(activation_out, prior=prior, name="binary_head")
+    model = keras.Model(inputs, head(x), name=name)
+    if compile:
+        model.compile(
+            optimizer=_get_optimizer(optimizer, learning_rate),
+            loss=head.loss(),
+            metrics=_get_metrics(metrics, head),
+        )
+    return model
+
+
+def _check_input_shape(value: Any) -> tuple[int, ...]:
+    expected = "a positive int or a non-empty tuple of them, without the batch"
+    shape = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not all(is_integer(size) for size in shape):
+        raise TypeError(error_message("input_shape", OWNER, expected, value))
+    if not shape or min(shape) < 1:
+        raise ValueError(error_message("input_shape", OWNER, expected, value))
+    return tuple(int(size) for size in shape)
+
+
+def _check_scaler(scaler: Any) -> keras.Layer:
+    if not isinstance(scaler, keras.Layer):
+        raise TypeError(error_message("scaler", OWNER, "a keras.layers.Layer or None", scaler))
+    # Keras would build it with mean 0 and variance 1, and pass raw features on without a word.
+    is_normalization = isinstance(scaler, keras.layers.Normalization)
+    if is_normalization and not scaler.built and scaler.input_mean is None:
+        hint = "Call `scaler.adapt(x_train)` first."
+        expected = "adapted, or given its mean and variance"
+        raise ValueError(error_message("scaler", OWNER, expected, scaler, hint))
+    return scaler
+
+
+def _check_unused(**options: Any) -> None:
+    """Raise for what only hidden layers would use, where there are none."""
+    defaults = {"activation": "relu", "dropout_rate": 0.0, "normalization": None, "residual": False}
+    for name, value in options.items():
+        if value is not defaults[name] and value != defaults[name]:
+            expected = "left out where `hidden_units=None`"
+            raise ValueError(error_message(name, OWNER, expected, value))
+
+
+def _get_optimizer(optimizer: Any, learning_rate: Any) -> keras.optimizers.Optimizer:
+    if optimizer is None or isinstance(optimizer, str):
+        if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            check_positive(learning_rate, "learning_rate", OWNER)
+        optimizer_class = type(keras.optimizers.get(optimizer or "adam"))
+        return optimizer_class(learning_rate=learning_rate)
+    if learning_rate != DEFAULT_LEARNING_RATE:
+        hint = "The optimizer has a learning rate of its own: set it there."
+        expected = "left out where `optimizer` is no name"
+        raise ValueError(error_message("learning_rate", OWNER, expected, learning_rate, hint))
+    return keras.optimizers.get(optimizer)
+
+
+def _get_metrics(metrics: Any, head: BinaryHead) -> Any:
+    if not isinstance(metrics, str):
+        return metrics
+    check_choice(metrics, "metrics", OWNER, ("default",), hint="Or a list of metrics, or None.")
+    areas = [
+        keras.metrics.AUC(name="auc", from_logits=head.from_logits),
+        keras.metrics.AUC(name="pr_auc", curve="PR", from_logits=head.from_logits),
+    ]
+    if head.from_logits:
+        return areas
+    return [keras.metrics.BinaryAccuracy(name="accuracy"), *areas]
