@@ -2,8 +2,10 @@
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 Tensor = Any
 """A tensor of the current backend, a `KerasTensor`, or a NumPy array."""
@@ -19,20 +21,29 @@ def error_message(name: str, owner: str, expected: str, value: Any, hint: str = 
 
 
 def is_real(value: Any) -> bool:
-    """Whether `value` is a number of Python or NumPy; a bool is none."""
+    """Whether `value` is a number of Python or NumPy; a bool does not count as one."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_integer(value: Any) -> bool:
-    """Whether `value` is an integer of Python or NumPy; a bool is none."""
+    """Whether `value` is an integer of Python or NumPy; a bool does not count as one."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def to_list(value: Any) -> list[Any] | None:
+    """Return a sequence or a one-dimensional array as a list, and None for anything else."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return list(value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return list(value)
+    return None
 
 
 def check_bool(value: Any, name: str, owner: str) -> bool:
     """Return `value` if it is a bool, else raise `TypeError`."""
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise TypeError(error_message(name, owner, "a bool", value))
-    return value
+    return bool(value)
 
 
 def check_choice(value: Any, name: str, owner: str, choices: Iterable[Any], hint: str = "") -> Any:

@@ -22,7 +22,7 @@ def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
         The head itself, so that `find_head(model).threshold = 0.2` changes the model.
 
     Raises:
-        TypeError: if `model` is no Keras model or layer.
+        TypeError: if `model` is no Keras model or layer, or `name` no string.
         ValueError: if there is no head, none of that name, or several to choose from.
 
     Example:
@@ -35,6 +35,11 @@ def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
     assert keras_binclf.find_head(model).threshold == 0.2
     ```
     """
+    if not (name is None or isinstance(name, str)):
+        raise TypeError(
+            "`name` of find_head must be the name or path of a head, or None. "
+            f"Received: name={name!r}."
+        )
     if not isinstance(model, keras.Layer):
         raise TypeError(
             "`model` of find_head must be a keras.Model or keras.Layer. "
@@ -49,15 +54,16 @@ def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
     found = [head for head in heads if name is None or name in (head.name, head.path)]
     if len(found) == 1:
         return found[0]
-    known = ", ".join(repr(head.path or head.name) for head in heads)
+    known = ", ".join(repr(head.path or head.name) for head in found or heads)
     if not found:
         raise ValueError(
             f"Model {model.name!r} has no BinaryHead named {name!r}. Its heads are: {known}."
         )
-    raise ValueError(
-        f"Model {model.name!r} has {len(found)} heads that fit name={name!r}: {known}. "
-        "Say which one is meant by its name or path."
-    )
+    several = f"{len(found)} heads" if name is None else f"{len(found)} heads named {name!r}"
+    way_out = "Say which one, by its name or path."
+    if len({head.path for head in found}) < len(found):
+        way_out = "Their paths repeat: give the head itself, found in the model that it is part of."
+    raise ValueError(f"Model {model.name!r} has {several}: {known}. {way_out}")
 
 
 def predict_labels(
@@ -71,7 +77,8 @@ def predict_labels(
     """Return the model's decisions: 1 where `probability > head.threshold`, else 0.
 
     Args:
-        model: Keras model with a `BinaryHead` as one of its output layers.
+        model: Keras model with a `BinaryHead` as one of its output layers. A subclassed model must
+            return what its head emits unchanged.
         x: whatever `model.predict` takes: arrays, `tf.data.Dataset`, `keras.utils.PyDataset`.
         head: name or path of the head, or the head itself, where the model has several. Defaults
             to `None`.
@@ -83,8 +90,8 @@ def predict_labels(
 
     Raises:
         TypeError: if `model` is no Keras model.
-        ValueError: if the head cannot be found or is not an output of the model, or if any
-            probability is NaN.
+        ValueError: if the head cannot be found, if it is not known which output it emits, if
+            any probability is NaN, or if the threshold is not in (0, 1).
 
     Example:
 
@@ -99,7 +106,7 @@ def predict_labels(
     assert keras_binclf.predict_labels(model, x).tolist() == [[1], [1]]
     ```
     """
-    chosen = head if isinstance(head, BinaryHead) else find_head(model, head)
+    chosen = _choose_head(model, head, "predict_labels")
     outputs = model.predict(x, batch_size=batch_size, verbose=verbose)
     outputs = _select_output(model, chosen, outputs)
     undefined = np.isnan(outputs)
@@ -148,7 +155,7 @@ def predict_class_names(
     assert keras_binclf.predict_class_names(model, np.zeros((1, 4))).tolist() == [["stays"]]
     ```
     """
-    chosen = head if isinstance(head, BinaryHead) else find_head(model, head)
+    chosen = _choose_head(model, head, "predict_class_names")
     if chosen.class_names is None:
         raise ValueError(
             f"BinaryHead {chosen.name!r} has no `class_names`. Expected: a pair of strings, "
@@ -166,40 +173,58 @@ def _iterate_heads(model: keras.Layer) -> Iterator[BinaryHead]:
             yield layer
 
 
+def _choose_head(model: Any, head: Any, owner: str) -> BinaryHead:
+    """Return the head of `model` that `head` names, or is."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` of {owner} must be a keras.Model. "
+            f"Received: model={model!r} (of type {type(model).__name__})."
+        )
+    chosen = head if isinstance(head, BinaryHead) else find_head(model, head)
+    if not any(chosen is own for own in _iterate_heads(model)):
+        raise ValueError(f"BinaryHead {chosen.name!r} is not part of model {model.name!r}.")
+    if not 0.0 < chosen.threshold < 1.0:
+        raise ValueError(
+            f"The threshold of BinaryHead {chosen.name!r} must be in (0, 1). Received: "
+            f"threshold={chosen.threshold}. Something changed the weight; set `head.threshold`."
+        )
+    return chosen
+
+
 def _select_output(model: keras.Model, head: BinaryHead, outputs: Any) -> np.ndarray[Any, Any]:
     """Return, out of what `model.predict` gave, the part that `head` emitted."""
     flat = keras.tree.flatten(outputs)
-    symbolic = getattr(model, "outputs", None)
-    if symbolic:
-        matches = [
-            value for value, tensor in zip(flat, symbolic, strict=True) if _emits(tensor, head)
-        ]
-        if matches:
-            return np.asarray(matches[0])
+    symbolic = getattr(model, "outputs", None) or []
+    if len(symbolic) == len(flat):
+        flat = [flat[i] for i, tensor in enumerate(symbolic) if _emits(tensor, head)]
+        if len(flat) != 1:
+            raise ValueError(
+                f"BinaryHead {head.name!r} emits {len(flat)} of the outputs of model "
+                f"{model.name!r}. Expected: the model returns what the head emits unchanged, and "
+                "once. Otherwise call `head.labels` on the output that is meant."
+            )
+    elif isinstance(outputs, dict) and head.name in outputs:
+        flat = [outputs[head.name]]
+    elif len(flat) != 1:
         raise ValueError(
-            f"BinaryHead {head.name!r} is not an output layer of model {model.name!r}. "
-            "Expected: what the head emits is what the model returns."
+            f"Cannot tell which of the {len(flat)} outputs of model {model.name!r} BinaryHead "
+            f"{head.name!r} emits. Expected: one output, a functional model, or a dict of outputs "
+            "whose keys are the names of the heads."
         )
-    if len(flat) == 1:
-        return np.asarray(flat[0])
-    if isinstance(outputs, dict) and head.name in outputs:
-        return np.asarray(outputs[head.name])
-    raise ValueError(
-        f"Which of the {len(flat)} outputs of model {model.name!r} BinaryHead {head.name!r} emits "
-        "is not known. Expected: one output, a functional model, or a dict of outputs whose keys "
-        "are the names of the heads."
-    )
+    output = np.asarray(flat[0])
+    if output.shape[-1:] != (1,):
+        raise ValueError(
+            f"BinaryHead {head.name!r} emits outputs of shape (n, ..., 1), but model "
+            f"{model.name!r} returned {output.shape}. Expected: what the head emits, unchanged."
+        )
+    return output
 
 
 def _emits(tensor: Any, head: BinaryHead) -> bool:
     """Whether the symbolic `tensor` comes straight out of `head`, perhaps inside another model."""
     # Keras keeps the operation that made a tensor in this private attribute only.
     operation, _, index = tensor._keras_history
-    if operation is head:
-        return True
+    while isinstance(operation, keras.layers.Wrapper):
+        operation = operation.layer
     inner = getattr(operation, "outputs", None)
-    if inner:
-        return _emits(inner[index], head)
-    if isinstance(operation, keras.Layer):
-        return any(layer is head for layer in _iterate_heads(operation))
-    return False
+    return _emits(inner[index], head) if inner else operation is head

@@ -11,6 +11,7 @@ from keras_binclf._validation import (
     check_positive,
     error_message,
     is_integer,
+    to_list,
 )
 from keras_binclf.layers import BinaryHead, MLPBlock
 
@@ -53,8 +54,8 @@ def binary_classifier(
         residual: bool, whether to add each hidden layer's input to its output. Defaults to
             `False`.
         scaler: layer that the raw features go through first, such as an adapted
-            `keras.layers.Normalization`, or `None`. It becomes part of the model. Defaults to
-            `None`.
+            `keras.layers.Normalization`, or `None`. It becomes part of the model. Under mixed
+            precision make it with `dtype="float32"`. Defaults to `None`.
         prior: float in (0, 1), the share of positives, which sets the initial bias, or `None`.
             Defaults to `None`.
         activation_out: `"sigmoid"` to emit probabilities, `None` to emit logits. Defaults to
@@ -65,7 +66,9 @@ def binary_classifier(
             has its own; `None` for Adam. Defaults to `None`.
         metrics: list of metrics as in `keras.Model.compile`, or `"default"` for the areas under
             the ROC and the precision-recall curve, named `auc` and `pr_auc`, and, where the head
-            emits probabilities, `accuracy` at 0.5. Defaults to `"default"`.
+            emits probabilities, `accuracy` at 0.5. Where it emits logits, give metrics that take
+            `from_logits`: Keras's own `"accuracy"` would cut at a logit of 0.5. Defaults to
+            `"default"`.
         compile: bool, whether to compile the model. Defaults to `True`.
         name: str, the name of the model. Defaults to `"binary_classifier"`.
 
@@ -75,8 +78,9 @@ def binary_classifier(
 
     Raises:
         TypeError: for an argument of the wrong kind.
-        ValueError: for an argument of the wrong value, for a scaler that was not adapted, and for
-            a learning rate beside an optimizer that has its own.
+        ValueError: for an argument of the wrong value, for a `Normalization` that was not adapted,
+            or to another number of features, or computes in 16 bits, and for a learning rate
+            beside an optimizer that has its own.
 
     Example:
 
@@ -97,8 +101,9 @@ def binary_classifier(
     ```
     """
     check_bool(compile, "compile", OWNER)
+    check_choice(activation_out, "activation_out", OWNER, ("sigmoid", None))
     inputs = keras.Input(_check_input_shape(input_shape), name="features")
-    x = inputs if scaler is None else _check_scaler(scaler)(inputs)
+    x = inputs if scaler is None else _check_scaler(scaler, inputs.shape[-1])(inputs)
     if hidden_units is None:
         _check_unused(
             activation=activation,
@@ -128,7 +133,8 @@ def binary_classifier(
 
 def _check_input_shape(value: Any) -> tuple[int, ...]:
     expected = "a positive int or a non-empty tuple of them, without the batch"
-    shape = tuple(value) if isinstance(value, list | tuple) else (value,)
+    listed = to_list(value)
+    shape = (value,) if listed is None else tuple(listed)
     if not all(is_integer(size) for size in shape):
         raise TypeError(error_message("input_shape", OWNER, expected, value))
     if not shape or min(shape) < 1:
@@ -136,16 +142,30 @@ def _check_input_shape(value: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in shape)
 
 
-def _check_scaler(scaler: Any) -> keras.Layer:
+def _check_scaler(scaler: Any, num_features: int) -> keras.Layer:
     if not isinstance(scaler, keras.Layer):
         raise TypeError(error_message("scaler", OWNER, "a keras.layers.Layer or None", scaler))
-    # Keras would build it with mean 0 and variance 1, and pass raw features on without a word.
-    is_normalization = isinstance(scaler, keras.layers.Normalization)
-    if is_normalization and not scaler.built and scaler.input_mean is None:
+    if isinstance(scaler, keras.layers.Normalization):
+        _check_normalization(scaler, num_features)
+    return scaler
+
+
+def _check_normalization(scaler: keras.layers.Normalization, num_features: int) -> None:
+    """Raise for what Keras would pass without a word, and the model would not survive."""
+    if scaler.compute_dtype in ("float16", "bfloat16"):
+        hint = "Raw features overflow or lose digits in 16 bits: give it `dtype='float32'`."
+        raise ValueError(error_message("scaler", OWNER, "of a 32-bit dtype", scaler, hint))
+    if scaler.built:
+        width = scaler.mean.shape[-1]
+        if tuple(scaler.axis) == (-1,) and width != num_features:
+            hint = f"It was adapted to {width}."
+            expected = f"adapted to the {num_features} features of `input_shape`"
+            raise ValueError(error_message("scaler", OWNER, expected, scaler, hint))
+    elif scaler.input_mean is None:
+        # Keras would build it with mean 0 and variance 1.
         hint = "Call `scaler.adapt(x_train)` first."
         expected = "adapted, or given its mean and variance"
         raise ValueError(error_message("scaler", OWNER, expected, scaler, hint))
-    return scaler
 
 
 def _check_unused(**options: Any) -> None:
@@ -160,12 +180,12 @@ def _check_unused(**options: Any) -> None:
 def _get_optimizer(optimizer: Any, learning_rate: Any) -> keras.optimizers.Optimizer:
     if optimizer is None or isinstance(optimizer, str):
         if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-            check_positive(learning_rate, "learning_rate", OWNER)
+            learning_rate = check_positive(learning_rate, "learning_rate", OWNER)
         optimizer_class = type(keras.optimizers.get(optimizer or "adam"))
         return optimizer_class(learning_rate=learning_rate)
     if learning_rate != DEFAULT_LEARNING_RATE:
         hint = "The optimizer has a learning rate of its own: set it there."
-        expected = "left out where `optimizer` is no name"
+        expected = "left out where `optimizer` is given as an instance"
         raise ValueError(error_message("learning_rate", OWNER, expected, learning_rate, hint))
     return keras.optimizers.get(optimizer)
 
@@ -173,7 +193,9 @@ def _get_optimizer(optimizer: Any, learning_rate: Any) -> keras.optimizers.Optim
 def _get_metrics(metrics: Any, head: BinaryHead) -> Any:
     if not isinstance(metrics, str):
         return metrics
-    check_choice(metrics, "metrics", OWNER, ("default",), hint="Or a list of metrics, or None.")
+    if metrics != "default":
+        expected = '"default", a list of metrics or None'
+        raise ValueError(error_message("metrics", OWNER, expected, metrics))
     areas = [
         keras.metrics.AUC(name="auc", from_logits=head.from_logits),
         keras.metrics.AUC(name="pr_auc", curve="PR", from_logits=head.from_logits),

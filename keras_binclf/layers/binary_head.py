@@ -17,6 +17,7 @@ from keras_binclf._validation import (
     check_features,
     check_open_unit,
     error_message,
+    to_list,
 )
 
 PAIR = "None or a pair of distinct strings, negative class first"
@@ -118,7 +119,7 @@ class BinaryHead(keras.layers.Layer):
             ("sigmoid", None),
             hint="`None` emits logits; other functions do not give a probability.",
         )
-        check_bool(use_bias, "use_bias", owner)
+        use_bias = check_bool(use_bias, "use_bias", owner)
         if prior is not None:
             prior = check_open_unit(
                 prior, "prior", owner, hint="It is the share of positives, such as `y.mean()`."
@@ -154,7 +155,9 @@ class BinaryHead(keras.layers.Layer):
         """The probability above which a row is positive.
 
         Reads the weight as the shortest decimal that stands for the same float32, so that what
-        was assigned as 0.3 reads as 0.3. Assigning checks the value and sets the weight.
+        was assigned as 0.3 reads as 0.3. Assigning checks the value and sets the weight. In a
+        callback, reach the head through `self.model`, as for any weight; compiled code uses the
+        variable `head.threshold_weight`.
         """
         if not self.built:
             return self._initial_threshold
@@ -279,11 +282,15 @@ class BinaryHead(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the threshold as it is now."""
+        threshold = self.threshold
+        if not _is_threshold(threshold):
+            # `set_weights` can put anything there; the constructor could not take it back.
+            threshold = self._initial_threshold
         return {
             **super().get_config(),
             "activation": self.activation,
             "prior": self.prior,
-            "threshold": self.threshold,
+            "threshold": threshold,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
@@ -300,25 +307,27 @@ def _full_precision(dtype: Any) -> Any:
 
 def _check_threshold(value: Any, owner: str) -> float:
     """Return `value` as the float32 that is stored, if that lies strictly between 0 and 1."""
-    checked = check_open_unit(value, "threshold", owner, THRESHOLD_HINT)
-    stored = np.float32(checked)
-    if not 0.0 < stored < 1.0:
-        raise ValueError(
-            error_message("threshold", owner, "a float in (0, 1) in float32 too", value)
-        )
-    return _shortest_float(stored)
+    check_open_unit(value, "threshold", owner, THRESHOLD_HINT)
+    if not _is_threshold(value):
+        expected = "a normal float32 in (0, 1)"
+        raise ValueError(error_message("threshold", owner, expected, value))
+    return _shortest_float(value)
+
+
+def _is_threshold(value: float) -> bool:
+    """Whether `value` can be stored; devices round what is under the normal numbers to 0."""
+    return bool(np.finfo(np.float32).tiny <= np.float32(value) < 1.0)
 
 
 def _check_class_names(value: Any, owner: str) -> tuple[str, str] | None:
     if value is None:
         return None
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    names = to_list(value)
+    if names is None or not all(isinstance(name, str) for name in names):
         raise TypeError(error_message("class_names", owner, PAIR, value))
-    if not all(isinstance(name, str) for name in value):
-        raise TypeError(error_message("class_names", owner, PAIR, value))
-    if len(value) != 2 or value[0] == value[1]:
+    if len(names) != 2 or names[0] == names[1]:
         raise ValueError(error_message("class_names", owner, PAIR, value))
-    return str(value[0]), str(value[1])
+    return str(names[0]), str(names[1])
 
 
 def _logit(prior: float | None) -> float:

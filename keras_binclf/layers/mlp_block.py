@@ -1,8 +1,6 @@
 """The hidden stack of a classifier on tables."""
 
 import dataclasses
-import difflib
-import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +17,13 @@ from keras_binclf._validation import (
     error_message,
     is_integer,
     is_real,
+    to_list,
+)
+from keras_binclf.layers._activation import (
+    check_keeps_shape,
+    default_initializer,
+    get_activation,
+    serialize_template,
 )
 
 NORMALIZATIONS: dict[str, type] = {
@@ -26,12 +31,6 @@ NORMALIZATIONS: dict[str, type] = {
     "layer": keras.layers.LayerNormalization,
     "rms": keras.layers.RMSNormalization,
 }
-RELU_FAMILY = frozenset(
-    {
-        *("relu", "relu6", "leaky_relu", "leakyrelu", "prelu", "elu", "celu"),
-        *("gelu", "silu", "hard_silu", "mish"),
-    }
-)
 
 
 @dataclasses.dataclass
@@ -54,11 +53,14 @@ class Step:
         """Return the outputs of the hidden layer, without skip connection."""
         outputs = self.dense(inputs)
         if isinstance(self.normalization, keras.layers.BatchNormalization):
-            outputs = self.normalization(outputs, mask=mask, training=training)
+            # Any keyword, also one of None, makes an eager call of a Keras layer slower.
+            given = {"mask": mask, "training": training}
+            given = {name: value for name, value in given.items() if value is not None}
+            outputs = self.normalization(outputs, **given)
         elif self.normalization is not None:
             outputs = self.normalization(outputs)
         outputs = self.activation(outputs)
-        if self.dropout is not None:
+        if self.dropout is not None and training:
             outputs = self.dropout(outputs, training=training)
         return outputs
 
@@ -101,11 +103,12 @@ class MLPBlock(keras.layers.Layer):
         use_bias: bool, whether the hidden layers add a bias. Defaults to `True`.
         kernel_initializer: initializer of all kernels, or `None` to choose by activation: He
             normal for the ReLU family, LeCun normal for SELU, Glorot uniform for the others and
-            for projections. Defaults to `None`.
+            for projections. One with a seed gets another seed for each kernel. Defaults to
+            `None`.
         kernel_regularizer: regularizer of all kernels, or `None`. Defaults to `None`.
-        sublayers: dict that `get_config` writes where sublayers were quantized, frozen or given
-            LoRA weights one by one: their own configs by name. Not meant to be written by hand.
-            Defaults to `None`.
+        sublayers: dict that `get_config` writes where sublayers were changed one by one, such as
+            quantized, frozen or given LoRA weights: their own configs by name. Not meant to be
+            written by hand. Defaults to `None`.
         **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
 
     Input shape:
@@ -151,9 +154,9 @@ class MLPBlock(keras.layers.Layer):
         hidden_units = _check_hidden_units(hidden_units, owner)
         dropout_rate = _check_dropout_rate(dropout_rate, len(hidden_units), owner)
         check_choice(normalization, "normalization", owner, (None, *NORMALIZATIONS))
-        check_bool(residual, "residual", owner)
-        check_bool(use_bias, "use_bias", owner)
-        activation = _get_activation(activation, owner)
+        residual = check_bool(residual, "residual", owner)
+        use_bias = check_bool(use_bias, "use_bias", owner)
+        activation = get_activation(activation, owner)
         super().__init__(**kwargs)
         self.hidden_units = hidden_units
         self.dropout_rate = dropout_rate
@@ -166,12 +169,11 @@ class MLPBlock(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         # A layer kept as an attribute would be saved as one more sublayer, never built.
         is_layer = isinstance(activation, keras.layers.Layer)
-        self.activation = (
-            keras.saving.serialize_keras_object(activation) if is_layer else activation
-        )
+        self.activation = serialize_template(activation) if is_layer else activation
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
         self.supports_masking = True
         self._saved_sublayers = dict(sublayers or {})
+        self._first_configs: dict[str, Any] = {}
         self._steps = tuple(self._make_step(i, activation) for i in range(len(hidden_units)))
         self._list_sublayers()
 
@@ -194,7 +196,7 @@ class MLPBlock(keras.layers.Layer):
                 step.projection = self._make_dense(name, i, activation=None, use_bias=False)
             for layer in step.layers:
                 layer.build(shape if layer in (step.dense, step.projection) else output_shape)
-            _check_keeps_shape(step.activation, output_shape, owner)
+            check_keeps_shape(step.activation, output_shape, owner)
             shape = output_shape
         self._list_sublayers()
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: features})
@@ -213,7 +215,8 @@ class MLPBlock(keras.layers.Layer):
         Returns:
             Tensor of shape `(batch_size, ..., hidden_units[-1])`.
         """
-        x = inputs
+        # A copy carries no mask, which layers that know nothing of masks would warn about.
+        x = inputs if mask is None else ops.copy(inputs)
         for step in self._steps:
             outputs = step(x, mask, training)
             if self.residual:
@@ -274,42 +277,54 @@ class MLPBlock(keras.layers.Layer):
         return Step(dense, normalization, activation, dropout)
 
     def _make_dense(self, name: str, index: int, activation: Any, use_bias: bool) -> Any:
-        initializer = self.kernel_initializer
-        if isinstance(initializer, keras.initializers.Initializer):
-            # One initializer gives equal values for equal shapes: each kernel needs its own.
-            initializer = initializer.clone()
+        # Different for each kernel, that of a projection too, which may have the same shape.
+        offset = 2 * index + (not name.startswith("dense"))
         config = {
             "units": self.hidden_units[index],
             "use_bias": use_bias,
-            "kernel_initializer": initializer or _default_initializer(activation),
+            "kernel_initializer": _vary_initializer(self.kernel_initializer, offset)
+            or default_initializer(activation),
             "kernel_regularizer": self.kernel_regularizer,
         }
         return self._make_sublayer(name, keras.layers.Dense, config)
 
     def _make_sublayer(self, name: str, cls: Any, config: Mapping[str, Any]) -> Any:
         """Return the sublayer as it was saved if it was changed, else a new one."""
+        policy = self.dtype_policy
+        # A custom layer without `get_config` can repeat the name of a policy, not the policy.
+        dtype = policy.name if type(policy) is keras.dtype_policies.DTypePolicy else policy
+        trainable = self.trainable and config.get("trainable", True)
+        config = {**config, "name": name, "dtype": dtype, "trainable": trainable}
+        layer = cls.from_config(config)
+        self._first_configs[name] = layer.get_config()
         if name in self._saved_sublayers:
             return cls.from_config(self._saved_sublayers[name])
-        trainable = self.trainable and config.get("trainable", True)
-        return cls.from_config(
-            {**config, "name": name, "dtype": self.dtype_policy, "trainable": trainable}
-        )
+        return layer
 
     def _list_sublayers(self) -> None:
         # Files hold the sublayers under this attribute, in this order: the name is file format.
         self.layers = [layer for step in self._steps for layer in step.layers]
 
     def _is_changed(self, layer: keras.layers.Layer) -> bool:
-        return bool(
-            layer.trainable != self.trainable
-            or layer.quantization_mode is not None
-            or getattr(layer, "lora_enabled", False)
-        )
+        """Whether `layer` is other than this block's arguments alone would make it."""
+        first = {**self._first_configs[layer.name], "trainable": self.trainable}
+        return bool(layer.get_config() != first)
+
+
+def _vary_initializer(initializer: Any, offset: int) -> Any:
+    """Return an initializer for one kernel, since each gives equal values for equal shapes."""
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    config = initializer.get_config()
+    if is_integer(config.get("seed")):
+        config["seed"] += offset
+    return type(initializer).from_config(config)
 
 
 def _check_hidden_units(value: Any, owner: str) -> tuple[int, ...]:
     expected = "a positive int or a non-empty list of them"
-    widths = list(value) if isinstance(value, list | tuple) else [value]
+    widths = to_list(value)
+    widths = [value] if widths is None else widths
     if not all(is_integer(width) for width in widths):
         raise TypeError(error_message("hidden_units", owner, expected, value))
     if not widths or min(widths) < 1:
@@ -319,58 +334,11 @@ def _check_hidden_units(value: Any, owner: str) -> tuple[int, ...]:
 
 def _check_dropout_rate(value: Any, num_layers: int, owner: str) -> float | tuple[float, ...]:
     expected = f"a float in [0, 1), or a list of {num_layers}, one per hidden layer"
-    is_list = isinstance(value, list | tuple)
-    rates = list(value) if is_list else [value]
+    listed = to_list(value)
+    rates = [value] if listed is None else listed
     if not all(is_real(rate) for rate in rates):
         raise TypeError(error_message("dropout_rate", owner, expected, value))
-    if not all(0 <= rate < 1 for rate in rates) or (is_list and len(rates) != num_layers):
+    wrong_length = listed is not None and len(rates) != num_layers
+    if wrong_length or not all(0 <= rate < 1 for rate in rates):
         raise ValueError(error_message("dropout_rate", owner, expected, value))
-    return tuple(float(rate) for rate in rates) if is_list else float(value)
-
-
-def _get_activation(value: Any, owner: str) -> Any:
-    """Return a function or a layer, from a name, a config, a function, a layer or None."""
-    expected = "the name of a Keras activation, a named function or a keras.layers.Layer"
-    if isinstance(value, dict):
-        value = keras.saving.deserialize_keras_object(value)
-    if isinstance(value, str):
-        try:
-            return keras.activations.get(value)
-        except ValueError:
-            near = difflib.get_close_matches(value, dir(keras.activations), n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(error_message("activation", owner, expected, value, hint)) from None
-    if value is None:
-        return keras.activations.linear
-    if isinstance(value, keras.layers.Layer):
-        return value
-    if not isinstance(value, types.FunctionType) or value.__name__ == "<lambda>":
-        hint = (
-            "A lambda cannot be loaded again: give a named function, decorated with "
-            "`keras.saving.register_keras_serializable`."
-            if isinstance(value, types.FunctionType)
-            else ""
-        )
-        raise TypeError(error_message("activation", owner, expected, value, hint))
-    return value
-
-
-def _default_initializer(activation: Any) -> str:
-    name = getattr(activation, "__name__", type(activation).__name__).lower()
-    if name == "selu":
-        return "lecun_normal"
-    return "he_normal" if name in RELU_FAMILY else "glorot_uniform"
-
-
-def _check_keeps_shape(activation: Any, shape: Shape, owner: str) -> None:
-    """Raise if `activation` changes the width, as `glu` does."""
-    if isinstance(activation, keras.layers.Layer):
-        output_width = activation.compute_output_shape(shape)[-1]
-    else:
-        output_width = activation(ops.zeros((1, shape[-1]))).shape[-1]
-    if output_width != shape[-1]:
-        name = getattr(activation, "__name__", type(activation).__name__)
-        raise ValueError(
-            f"`activation` of {owner} must keep the number of features. "
-            f"Received: activation={name}, which makes {output_width} of {shape[-1]}."
-        )
+    return float(value) if listed is None else tuple(float(rate) for rate in rates)
