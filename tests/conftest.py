@@ -1,0 +1,55 @@
+"""Settings that must be made before Keras is imported, and what several test files share."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if os.environ["KERAS_BACKEND"] == "torch":
+    # PyTorch with several OpenMP threads is orders of magnitude slower on small machines.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import keras
+import pytest
+
+CELLS: dict[tuple[str, str], bool] = {}
+DIFFERENCES: dict[tuple[str, str], float] = {}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    """Give each test the same random numbers, names and policies."""
+    keras.utils.set_random_seed(0)
+    keras.utils.clear_session(free_memory=False)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def pytest_runtest_logreport(report):
+    """Collect the cells of the contract: a cell passes if all of its cases do.
+
+    And the differences between backends: of each pair, the largest.
+    """
+    properties = dict(report.user_properties)
+    cell = properties.get("contract_cell")
+    if cell and (report.when == "call" or report.failed):
+        CELLS[tuple(cell)] = CELLS.get(tuple(cell), True) and report.passed
+    if report.when == "call" and "cross_backend" in properties:
+        *pair, difference = properties["cross_backend"]
+        DIFFERENCES[tuple(pair)] = max(DIFFERENCES.get(tuple(pair), 0.0), difference)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if CELLS:
+        backend = os.environ["KERAS_BACKEND"]
+        classes = {name for name, _ in CELLS}
+        checks = {check for _, check in CELLS}
+        terminalreporter.write_line(
+            f"contract on {backend}: {sum(CELLS.values())} of {len(CELLS)} cells passed "
+            f"({len(classes)} classes x {len(checks)} checks)"
+        )
+    if DIFFERENCES:
+        pairs = [f"{a} -> {b} {value:.1e}" for (a, b), value in DIFFERENCES.items()]
+        largest = max(DIFFERENCES.values())
+        terminalreporter.write_line(
+            f"cross-backend: largest difference {largest:.1e} ({', '.join(pairs)})"
+        )

@@ -1,0 +1,122 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head
+
+X = np.random.default_rng(0).normal(30, 4, size=(64, 6)).astype("float32")
+Y = (X[:, 0] > X[:, 1]).astype("float32")
+
+
+def adapted():
+    scaler = keras.layers.Normalization()
+    scaler.adapt(X)
+    return scaler
+
+
+def test_is_a_plain_functional_model_of_named_layers():
+    model = binary_classifier(6, scaler=adapted())
+    assert type(model).__name__ == "Functional"
+    assert [layer.name for layer in model.layers][::2] == ["features", "mlp_block"]
+    assert model.layers[-1].name == "binary_head"
+    assert model.name == "binary_classifier"
+
+
+def test_is_the_same_network_as_its_parts():
+    keras.utils.set_random_seed(1)
+    ours = binary_classifier(6, hidden_units=(5, 3), normalization="layer", residual=True)
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6,))
+    hidden = MLPBlock((5, 3), normalization="layer", residual=True)(inputs)
+    theirs = keras.Model(inputs, BinaryHead()(hidden))
+    np.testing.assert_array_equal(ops.convert_to_numpy(ours(X)), ops.convert_to_numpy(theirs(X)))
+
+
+def test_scaler_takes_raw_features_and_is_saved(tmp_path):
+    model = binary_classifier(6, scaler=adapted())
+    by_hand = binary_classifier(6)
+    by_hand.set_weights(model.get_weights()[-len(by_hand.weights) :])
+    scaled = (X - X.mean(axis=0)) / X.std(axis=0)
+    # float32 mean and variance of 64 rows
+    np.testing.assert_allclose(
+        model.predict(X, verbose=0), by_hand.predict(scaled, verbose=0), atol=1e-5
+    )
+    model.fit(X, Y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+def test_any_layer_scales():
+    model = binary_classifier(6, scaler=keras.layers.Rescaling(1 / 30))
+    assert np.isfinite(model.predict(X, verbose=0)).all()
+
+
+@pytest.mark.parametrize("activation_out", ["sigmoid", None])
+def test_default_metrics_say_the_same_for_both_heads(activation_out):
+    model = binary_classifier(6, scaler=adapted(), activation_out=activation_out)
+    model.fit(X, Y, epochs=3, verbose=0)
+    results = model.evaluate(X, Y, verbose=0, return_dict=True)
+    assert {"loss", "auc", "pr_auc"} <= set(results)
+    assert ("accuracy" in results) == (activation_out == "sigmoid")
+    scores = model.predict(X, verbose=0)[:, 0]
+    pairs = scores[Y == 1][:, None] - scores[Y == 0]
+    exact = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+    # Keras sums the area over 200 thresholds
+    np.testing.assert_allclose(results["auc"], exact, atol=0.02)
+
+
+def test_loss_is_computed_from_what_the_head_emits():
+    losses = {}
+    for activation_out in ("sigmoid", None):
+        keras.utils.set_random_seed(1)
+        model = binary_classifier(6, scaler=adapted(), activation_out=activation_out)
+        losses[activation_out] = model.evaluate(X, Y, verbose=0, return_dict=True)["loss"]
+    np.testing.assert_allclose(losses["sigmoid"], losses[None], rtol=1e-5)
+
+
+def test_no_hidden_layer_is_logistic_regression():
+    model = binary_classifier(6, hidden_units=None)
+    assert model.count_params() == 6 + 1 + 1
+    assert [type(layer).__name__ for layer in model.layers] == ["InputLayer", "BinaryHead"]
+
+
+def test_prior_is_the_first_prediction():
+    model = binary_classifier(6, prior=Y.mean(), scaler=adapted())
+    np.testing.assert_allclose(model.predict(X, verbose=0).mean(), Y.mean(), atol=0.3)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(find_head(model).bias), np.log(Y.mean() / (1 - Y.mean())), rtol=1e-5
+    )
+
+
+def test_optimizer_by_name_takes_the_learning_rate():
+    model = binary_classifier(6, optimizer="adamw", learning_rate=0.02)
+    assert isinstance(model.optimizer, keras.optimizers.AdamW)
+    np.testing.assert_allclose(float(ops.convert_to_numpy(model.optimizer.learning_rate)), 0.02)
+
+
+def test_optimizer_keeps_its_own_learning_rate():
+    optimizer = keras.optimizers.SGD(0.5)
+    assert binary_classifier(6, optimizer=optimizer).optimizer is optimizer
+
+
+def test_learning_rate_may_be_a_schedule():
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
+    model = binary_classifier(6, learning_rate=schedule)
+    model.fit(X, Y, epochs=1, verbose=0)
+
+
+def test_compile_false_leaves_it_uncompiled():
+    assert not binary_classifier(6, compile=False).compiled
+
+
+@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+def test_metrics_are_passed_on(metrics):
+    model = binary_classifier(6, metrics=metrics)
+    results = model.evaluate(X, Y, verbose=0, return_dict=True)
+    assert set(results) == {"loss", *(metrics or [])}
+
+
+def test_sequences_give_one_output_a_step():
+    assert binary_classifier((7, 6)).output_shape == (None, 7, 1)

@@ -1,0 +1,129 @@
+"""The package as a whole: what it exports, who imports whom, what importing it costs."""
+
+import ast
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_binclf
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "keras_binclf"
+# A module imports only from rooms above it (docs/design.md).
+ROOMS = [
+    ("_registry", "_validation"),
+    ("layers",),
+    ("metrics",),
+    ("decision",),
+    ("callbacks",),
+    ("models",),
+    ("tuner",),
+    ("saving",),
+    ("plots", "sklearn"),
+]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(module):
+    """The room's place in the order, from a dotted name below the package."""
+    name = module.removeprefix("keras_binclf.").split(".")[0]
+    return next(place for place, names in enumerate(ROOMS) if name in names)
+
+
+def imports_of(path):
+    """The modules of the package that a file imports, by dotted name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras_binclf"):
+            names = [alias.name for alias in node.names] if node.module == "keras_binclf" else [""]
+            yield from (f"{node.module}.{name}".rstrip(".") for name in names)
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("keras_binclf"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_import_from_rooms_above_only(path):
+    own = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    if own == "keras_binclf":
+        return
+    for imported in imports_of(path):
+        same_room = imported.split(".")[1] == own.split(".")[1]
+        assert same_room or room_of(imported) < room_of(own), f"{own} imports {imported}"
+
+
+def test_every_module_stands_in_a_room():
+    for path in MODULES:
+        if path.parent == PACKAGE and path.stem != "__init__":
+            room_of(path.stem)
+
+
+def test_backend_modules_are_imported_nowhere():
+    for path in MODULES:
+        assert not re.search(
+            r"^\s*(import|from) (tensorflow|jax|torch)\b", path.read_text(), re.M
+        ), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_importing_a_module_brings_in_nothing_heavy(path):
+    """Keras imports scikit-learn and pandas where they are, so only the source can tell."""
+    for node in ast.parse(path.read_text()).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        for name in (name.split(".")[0] for name in names):
+            assert name in {"keras", "keras_binclf", "numpy"} | sys.stdlib_module_names, name
+
+
+def test_all_is_what_can_be_reached():
+    assert keras_binclf.__all__ == sorted(keras_binclf.__all__)
+    for name in keras_binclf.__all__:
+        assert getattr(keras_binclf, name) is not None
+    exported = {
+        name
+        for name, value in vars(keras_binclf).items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("keras_binclf.")
+    }
+    assert exported == {name for name in keras_binclf.__all__ if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", [name for name in keras_binclf.__all__ if name[0] != "_"])
+def test_every_public_name_is_reachable_by_its_room(name):
+    item = getattr(keras_binclf, name)
+    room = importlib.import_module(".".join(item.__module__.split(".")[:2]))
+    assert getattr(room, name) is item
+
+
+def test_version_is_that_of_the_changelog():
+    versions = re.findall(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert versions[0] == keras_binclf.__version__
+
+
+def run_fresh(code):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=environment,
+    ).stdout
+
+
+def test_import_is_silent_and_changes_nothing():
+    code = """
+import contextlib, io, json, sys
+import keras
+policy, state = keras.config.dtype_policy().name, keras.config.floatx()
+said = io.StringIO()
+with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    import keras_binclf
+assert (policy, state) == (keras.config.dtype_policy().name, keras.config.floatx())
+print(json.dumps([said.getvalue(), "keras_tuner" in sys.modules]))
+"""
+    assert json.loads(run_fresh(code).splitlines()[-1]) == ["", False]
