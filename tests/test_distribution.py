@@ -1,0 +1,89 @@
+"""Training on several devices, and several steps at once, changes nothing but the speed."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_binclf import binary_classifier, find_head, predict_labels
+
+BACKEND = keras.backend.backend()
+pytestmark = pytest.mark.skipif(BACKEND == "torch", reason="Keras does neither on PyTorch")
+X = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+Y = (X[:, 0] > 0).astype("float32")
+
+# Devices are fixed when a process first uses them, hence a process for each test.
+TRAIN = """
+keras.utils.set_random_seed(0)
+with strategy.scope() if strategy else contextlib.nullcontext():
+    model = keras_binclf.binary_classifier(4, normalization="layer", residual=True, metrics=None)
+    find_head(model).threshold = 0.3
+model.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+model.save(sys.argv[1])
+np.savez(sys.argv[2], outputs=model.predict(x, verbose=0))
+"""
+SETUP = {
+    "tensorflow": """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+""",
+    "jax": """
+import keras
+keras.distribution.set_distribution(keras.distribution.DataParallel())
+assert len(keras.distribution.list_devices()) == 2
+strategy = None
+""",
+}
+IMPORTS = """
+import contextlib, sys
+import keras, keras_binclf
+import numpy as np
+from keras_binclf import find_head
+x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+y = (x[:, 0] > 0).astype("float32")
+"""
+
+
+def test_two_devices_train_the_same_model(tmp_path):
+    paths = [tmp_path / "model.keras", tmp_path / "outputs.npz"]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    code = SETUP[BACKEND] + IMPORTS + TRAIN
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, paths)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+    keras.utils.set_random_seed(0)
+    alone = binary_classifier(4, normalization="layer", residual=True, metrics=None)
+    alone.fit(X, Y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    together = keras.models.load_model(paths[0])
+    assert find_head(together).threshold == 0.3
+    outputs = np.load(paths[1])["outputs"]
+    # Two halves of a batch are added up in another order, and Adam divides by small numbers.
+    np.testing.assert_allclose(outputs, alone.predict(X, verbose=0), atol=1e-4)
+    np.testing.assert_allclose(outputs, together.predict(X, verbose=0), atol=1e-6)
+
+
+def test_several_steps_per_execution_train_the_same_model():
+    models = []
+    for steps in (1, 2):
+        keras.utils.set_random_seed(0)
+        model = binary_classifier(4, compile=False)
+        loss = find_head(model).loss()
+        model.compile("adam", loss=loss, steps_per_execution=steps, jit_compile=False)
+        model.fit(X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        models.append(model)
+    outputs = [model.predict(X, verbose=0) for model in models]
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
+    assert 0 < predict_labels(models[1], X).sum() < 64
