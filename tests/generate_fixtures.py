@@ -1,0 +1,93 @@
+"""Write one file per registered class and format, and a manifest of what they must give."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import contract
+import keras
+import numpy as np
+
+import keras_binclf
+from keras_binclf._registry import REGISTERED
+
+FOLDER = Path(__file__).parent / "fixtures"
+FORMATS = (".keras", ".h5", ".weights.h5")
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def layer_model(cls):
+    """The case of the contract that sets most arguments."""
+    case = next(case for case in contract.CASES[cls] if case.name == "full")
+    return contract.make_model(cls, case)
+
+
+def classifier():
+    model = keras_binclf.binary_classifier(5, hidden_units=(4, 3), prior=0.2)
+    head = keras_binclf.find_head(model)
+    head.threshold = 0.125
+    head.class_names = ("stays", "leaves")
+    return model
+
+
+def makers():
+    layers = {name.split(">")[1]: cls for name, cls in REGISTERED.items()}
+    return {
+        **{name: lambda cls=cls: layer_model(cls) for name, cls in layers.items()},
+        "binary_classifier": classifier,
+    }
+
+
+def write_model(name, model, folder):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(8, 5)).astype("float32")
+    if not model.compiled:
+        model.compile("adam", "mse")
+    # A trained model has moving averages and an optimizer state worth keeping.
+    model.fit(x, rng.random(model.compute_output_shape(x.shape)).round(), verbose=0)
+    entry = {
+        "config": keras.saving.serialize_keras_object(model),
+        "inputs": x.tolist(),
+        "outputs": keras.ops.convert_to_numpy(model(x)).tolist(),
+        "num_weights": len(model.weights),
+        "sha256": {},
+    }
+    heads = [layer for layer in model.layers if isinstance(layer, keras_binclf.BinaryHead)]
+    if heads:
+        entry["threshold"] = heads[0].threshold
+        entry["labels"] = keras_binclf.predict_labels(model, x).tolist()
+    for suffix in FORMATS:
+        path = folder / f"{name}{suffix}"
+        if suffix == ".weights.h5":
+            model.save_weights(path)
+        else:
+            model.save(path)
+        entry["sha256"][path.name] = sha256(path)
+    return entry
+
+
+def main():
+    folder = FOLDER / keras_binclf.__version__ / f"keras-{keras.__version__}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text()) if path.exists() else {}
+    manifest.setdefault("keras_binclf", keras_binclf.__version__)
+    manifest.setdefault("keras", keras.__version__)
+    manifest.setdefault("backend", keras.backend.backend())
+    manifest.setdefault("numpy", np.__version__)
+    manifest.setdefault("models", {})
+    for name, make in makers().items():
+        if name in manifest["models"]:
+            print(f"{name}: there already, left as it is")
+            continue
+        keras.utils.set_random_seed(0)
+        manifest["models"][name] = write_model(name, make(), folder)
+        print(f"{name}: written to {folder.relative_to(FOLDER)}")
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

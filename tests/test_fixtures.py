@@ -1,0 +1,77 @@
+"""Files of every release so far load, on every backend, and give what they gave."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import contract  # noqa: F401  (registers what the saved cases use)
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_binclf
+from keras_binclf._registry import REGISTERED
+
+FOLDER = Path(__file__).parent / "fixtures"
+FORMATS = (".keras", ".h5", ".weights.h5")
+MANIFESTS = {path.parent: json.loads(path.read_text()) for path in FOLDER.glob("*/*/manifest.json")}
+
+
+def version(text):
+    return tuple(int(part) for part in text.split(".")[:3])
+
+
+def loadable():
+    """Every file that this Keras can read: Keras reads older files, not newer ones."""
+    for folder, manifest in MANIFESTS.items():
+        if version(manifest["keras"]) <= version(keras.__version__):
+            for name, entry in manifest["models"].items():
+                for suffix in FORMATS:
+                    path = folder / f"{name}{suffix}"
+                    yield pytest.param(path, entry, id=str(path.relative_to(FOLDER)))
+
+
+def load(path, entry):
+    if path.name.endswith(".weights.h5"):
+        model = keras.saving.deserialize_keras_object(entry["config"])
+        model.load_weights(path)
+        return model
+    return keras.models.load_model(path, compile=path.suffix == ".keras")
+
+
+# Keras up to 3.9 wrote the one input of a functional model as a list, which later ones remark on.
+@pytest.mark.filterwarnings("ignore:(?s).*The structure of `inputs` doesn't match:UserWarning")
+@pytest.mark.parametrize(("path", "entry"), list(loadable()))
+def test_file_loads_and_gives_what_it_gave(path, entry):
+    model = load(path, entry)
+    x = np.array(entry["inputs"], "float32")
+    # Backends add up at most 6 float32 terms a layer in different orders.
+    np.testing.assert_allclose(ops.convert_to_numpy(model(x)), entry["outputs"], atol=1e-6)
+    assert len(model.weights) == entry["num_weights"]
+    if "threshold" in entry:
+        assert keras_binclf.find_head(model).threshold == entry["threshold"]
+        np.testing.assert_array_equal(keras_binclf.predict_labels(model, x), entry["labels"])
+
+
+@pytest.mark.parametrize(
+    "folder", list(MANIFESTS), ids=lambda folder: str(folder.relative_to(FOLDER))
+)
+def test_files_are_those_that_were_written(folder):
+    entries = MANIFESTS[folder]["models"].values()
+    recorded = {name: digest for entry in entries for name, digest in entry["sha256"].items()}
+    files = {path.name: path for path in folder.iterdir() if path.name != "manifest.json"}
+    assert set(recorded) == set(files)
+    for name, path in files.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == recorded[name], name
+
+
+@pytest.mark.parametrize("registered_name", list(REGISTERED))
+def test_every_registered_class_has_files_of_every_format(registered_name):
+    name = registered_name.split(">")[1]
+    saved = [
+        manifest["models"][name] for manifest in MANIFESTS.values() if name in manifest["models"]
+    ]
+    assert saved, f"run `python tests/generate_fixtures.py` for {registered_name}"
+    for entry in saved:
+        assert set(entry["sha256"]) == {f"{name}{suffix}" for suffix in FORMATS}
