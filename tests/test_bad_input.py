@@ -1,0 +1,108 @@
+"""Every row of the tables in docs/errors.md is run; damaged and foreign files."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_binclf import BinaryHead, binary_classifier
+
+PAGE = (Path(__file__).parent.parent / "docs" / "errors.md").read_text()
+SETUP = re.search(r"^```python\n(.*?)^```", PAGE, re.M | re.S)[1]
+ROWS = re.findall(r"^\| `(.*)` \| (TypeError|ValueError) \| `` (.*) `` \|$", PAGE, re.M)
+
+
+@pytest.fixture(scope="module")
+def names():
+    namespace = {}
+    exec(SETUP, namespace)
+    return namespace
+
+
+def test_the_tables_are_read():
+    assert len(ROWS) == PAGE.count("Error | `` ") > 60
+
+
+@pytest.mark.parametrize(("code", "error", "message"), ROWS, ids=[row[0] for row in ROWS])
+def test_says_what_is_wrong(names, code, error, message):
+    with pytest.raises((TypeError, ValueError)) as raised:
+        eval(code, names)
+    assert type(raised.value).__name__ == error
+    # Where objects live in memory is not part of a message.
+    assert re.sub(r"0x[0-9a-f]+", "0x…", str(raised.value)) == message
+
+
+def test_refused_threshold_leaves_the_old_one():
+    head = BinaryHead(threshold=0.3)
+    head.build((None, 2))
+    with pytest.raises(ValueError, match=r"Received: threshold=0\.0"):
+        head.threshold = 0.0
+    assert head.threshold == 0.3
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = binary_classifier(2)
+    model.fit(np.zeros((3, 2)), np.zeros(3), verbose=0)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    return path
+
+
+def load_without_the_package(path):
+    code = f"import keras; keras.models.load_model({str(path)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_loading_without_the_package_names_the_class(saved):
+    message = load_without_the_package(saved)
+    assert "TypeError: Could not locate class 'MLPBlock'" in message
+    assert "keras_binclf>MLPBlock" in message
+
+
+def test_loading_h5_without_the_package_names_the_class(saved):
+    keras.models.load_model(saved).save(saved.with_suffix(".h5"))
+    message = load_without_the_package(saved.with_suffix(".h5"))
+    assert "ValueError: Unknown layer: 'keras_binclf>MLPBlock'" in message
+
+
+def damaged(path, how):
+    whole = path.read_bytes()
+    if how == "truncated":
+        return whole[: len(whole) // 2]
+    if how == "empty":
+        return b""
+    # Change bytes in the middle of the stored weights, so that the archive still opens.
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("model.weights.h5")
+    start = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
+    return (
+        whole[:start]
+        + bytes(255 - byte for byte in whole[start : start + 60])
+        + whole[start + 60 :]
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("truncated", ValueError, "accessible `.keras` zip file"),
+        ("empty", ValueError, "accessible `.keras` zip file"),
+        ("corrupted", zipfile.BadZipFile, "Bad CRC-32 for file 'model.weights.h5'"),
+    ],
+)
+def test_damaged_file_is_an_error_and_stays_as_it_is(saved, how, error, message):
+    content = damaged(saved, how)
+    saved.write_bytes(content)
+    with pytest.raises(error, match=re.escape(message)):
+        keras.models.load_model(saved)
+    assert saved.read_bytes() == content

@@ -1,0 +1,77 @@
+"""The documentation is true: examples run, stated defaults are real, links lead somewhere."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import keras_binclf
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("benchmarks/*.md")])
+PUBLIC = [getattr(keras_binclf, name) for name in keras_binclf.__all__ if name[0] != "_"]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
+
+
+def examples():
+    for item in PUBLIC:
+        blocks = BLOCK.findall(inspect.getdoc(item))
+        assert blocks, f"{item.__name__} has no example"
+        yield from (pytest.param([block], id=item.__name__) for block in blocks)
+    for page in PAGES:
+        blocks = BLOCK.findall(page.read_text())
+        if blocks:
+            yield pytest.param(blocks, id=str(page.relative_to(ROOT)))
+
+
+@pytest.mark.parametrize("blocks", list(examples()))
+def test_example_runs(blocks, tmp_path, monkeypatch):
+    """The blocks of a page run one after the other in one namespace, as typed."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "example"}
+    for block in blocks:
+        exec(compile(block, "<example>", "exec"), namespace)
+
+
+@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__name__)
+def test_stated_arguments_and_defaults_are_those_of_the_signature(item):
+    function = item.__init__ if isinstance(item, type) else item
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    text = inspect.getdoc(item).split("Args:\n")[1].split("\n\n")[0]
+    entries = dict(re.findall(r"^    (\*{0,2}\w+): (.*?)(?=^    \S|\Z)", text + "\n", re.M | re.S))
+    stars = {inspect.Parameter.VAR_KEYWORD: "**"}
+    assert list(entries) == [stars.get(p.kind, "") + p.name for p in parameters]
+    for parameter in parameters:
+        stated = re.search(r"Defaults\s+to\s+`([^`]*)`", entries.get(parameter.name, ""))
+        if parameter.default is inspect.Parameter.empty:
+            assert not stated
+        else:
+            assert stated, parameter.name
+            assert eval(stated[1]) == parameter.default, parameter.name
+
+
+@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__name__)
+def test_public_docstrings_have_their_parts(item):
+    text = inspect.getdoc(item)
+    parts = ["Args:", "Raises:", "Example:"]
+    if isinstance(item, type):
+        parts += ["Input shape:", "Output shape:"]
+    for part in parts:
+        assert f"\n{part}\n" in text, part
+
+
+def anchors(page):
+    titles = re.findall(r"^#+ (.*)", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
