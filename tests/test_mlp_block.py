@@ -242,6 +242,19 @@ def test_whatever_was_changed_in_a_sublayer_survives_saving(tmp_path):
     assert list(again.get_config()["sublayers"]) == ["normalization_0", "dense_1", "dropout_1"]
 
 
+def test_what_a_loaded_block_keeps_does_not_say_where_objects_lay_in_memory(tmp_path):
+    """Keras marks shared objects by address, and takes the marks of a loaded file seriously."""
+    block = MLPBlock((8, 8, 8), keras.layers.PReLU(), normalization="batch", dropout_rate=0.1)
+    block.build((None, 5))
+    block.layers[0].trainable = False
+    model = keras.Sequential([keras.Input((5,)), block, BinaryHead()])
+    for _ in range(5):
+        model = reload(model, tmp_path)
+        config = model.layers[0].get_config()
+        assert "shared_object_id" not in json.dumps(config)
+        assert list(config["sublayers"]) == ["dense_0"]
+
+
 def test_hidden_units_may_be_an_int_or_any_sequence():
     assert MLPBlock(8).get_config()["hidden_units"] == [8]
     assert MLPBlock(np.int64(8)).hidden_units == (8,)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_binclf._registry import drop_sharing
 from keras_binclf._validation import Shape, error_message
 
 RELU_FAMILY = frozenset(
@@ -58,7 +59,7 @@ def get_activation(value: Any, owner: str) -> Any:
 
 def serialize_template(layer: keras.layers.Layer) -> dict[str, Any]:
     """Return what describes an activation layer but for its dtype, which is that of the block."""
-    serialized = keras.saving.serialize_keras_object(layer)
+    serialized = drop_sharing(keras.saving.serialize_keras_object(layer))
     config = {key: value for key, value in serialized["config"].items() if key != "dtype"}
     return {**serialized, "config": config}
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_binclf._registry import register
+from keras_binclf._registry import drop_sharing, register
 from keras_binclf._validation import (
     Shape,
     Tensor,
@@ -257,7 +257,8 @@ class MLPBlock(keras.layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "sublayers": {layer.name: layer.get_config() for layer in changed} or None,
+            "sublayers": {layer.name: drop_sharing(layer.get_config()) for layer in changed}
+            or None,
         }
 
     def _make_step(self, index: int, activation: Any) -> Step:
@@ -296,7 +297,7 @@ class MLPBlock(keras.layers.Layer):
         trainable = self.trainable and config.get("trainable", True)
         config = {**config, "name": name, "dtype": dtype, "trainable": trainable}
         layer = cls.from_config(config)
-        self._first_configs[name] = layer.get_config()
+        self._first_configs[name] = drop_sharing(layer.get_config())
         if name in self._saved_sublayers:
             return cls.from_config(self._saved_sublayers[name])
         return layer
@@ -308,7 +309,7 @@ class MLPBlock(keras.layers.Layer):
     def _is_changed(self, layer: keras.layers.Layer) -> bool:
         """Whether `layer` is other than this block's arguments alone would make it."""
         first = {**self._first_configs[layer.name], "trainable": self.trainable}
-        return bool(layer.get_config() != first)
+        return bool(drop_sharing(layer.get_config()) != first)
 
 
 def _vary_initializer(initializer: Any, offset: int) -> Any:
