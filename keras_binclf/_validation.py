@@ -75,6 +75,59 @@ def check_positive(value: Any, name: str, owner: str, hint: str = "") -> float:
     return float(value)
 
 
+def check_non_negative(value: Any, name: str, owner: str, hint: str = "") -> float:
+    """Return `value` as a float if it is finite and not negative, else raise."""
+    expected = "a non-negative, finite float"
+    if not is_real(value):
+        raise TypeError(error_message(name, owner, expected, value, hint))
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(error_message(name, owner, expected, value, hint))
+    return float(value)
+
+
+def check_unit(value: Any, name: str, owner: str, hint: str = "") -> float:
+    """Return `value` as a float if it lies in [0, 1], else raise."""
+    expected = "a float in [0, 1]"
+    if not is_real(value):
+        raise TypeError(error_message(name, owner, expected, value, hint))
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(error_message(name, owner, expected, value, hint))
+    return float(value)
+
+
+def check_integer_at_least(value: Any, minimum: int, name: str, owner: str) -> int:
+    """Return `value` as an int if it is one of at least `minimum`, else raise."""
+    expected = f"an int of at least {minimum}"
+    if not is_integer(value):
+        raise TypeError(error_message(name, owner, expected, value))
+    if value < minimum:
+        raise ValueError(error_message(name, owner, expected, value))
+    return int(value)
+
+
+def is_threshold(value: Any) -> Any:
+    """Whether a number can be stored as a threshold, or each of an array.
+
+    Devices round what is under the normal numbers of float32 to 0.
+    """
+    stored = np.float32(value)
+    return (stored >= np.finfo(np.float32).tiny) & (stored < 1.0)
+
+
+def check_threshold(value: Any, owner: str, hint: str = "") -> float:
+    """Return `value` as the float32 that decides, if that lies strictly between 0 and 1."""
+    check_open_unit(value, "threshold", owner, hint)
+    if not is_threshold(value):
+        expected = "a normal float32 in (0, 1)"
+        raise ValueError(error_message("threshold", owner, expected, value))
+    return shortest_float(value)
+
+
+def shortest_float(value: Any) -> float:
+    """Return the shortest decimal that rounds to the float32 `value`."""
+    return float(np.format_float_positional(np.float32(value), unique=True))
+
+
 def check_features(input_shape: Shape, owner: str) -> int:
     """Return the last dimension of `input_shape`, or raise `ValueError` if it is not known."""
     features = input_shape[-1]

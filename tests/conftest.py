@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter):
         checks = {check for _, check in CELLS}
         terminalreporter.write_line(
             f"contract on {backend}: {sum(CELLS.values())} of {len(CELLS)} cells passed "
-            f"({len(classes)} classes x {len(checks)} checks)"
+            f"({len(classes)} classes, {len(checks)} checks of their kinds)"
         )
     if DIFFERENCES:
         pairs = [f"{a} -> {b} {value:.1e}" for (a, b), value in DIFFERENCES.items()]

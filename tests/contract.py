@@ -25,7 +25,7 @@ BASE_KEYS = {"name", "trainable", "dtype"}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One way to make an instance: constructor arguments, and the shape of one example."""
+    """One way to make an instance: constructor arguments, and the shape of one row of features."""
 
     name: str
     arguments: dict[str, Any]
@@ -85,6 +85,33 @@ CASES: dict[type, list[Case]] = {
         Case("prelu", {"hidden_units": [4, 3], "activation": keras.layers.PReLU()}),
         Case("sequence", {"hidden_units": [4, 5], "normalization": "batch"}, (3, 5)),
         Case("own_layer", {"hidden_units": [6, 6], "activation": Scaled()}),
+    ],
+    keras_binclf.ThresholdMetric: [
+        Case("default", {}),
+        Case("best", {"score": "mcc", "threshold": "best", "num_bins": 512}),
+        Case("full", {"score": "fbeta", "beta": 2.0, "threshold": 0.25, "min_recall": 0.1}),
+        Case("cost", {"score": "cost", "threshold": "best", "cost_fp": 1.0, "cost_fn": 8.0}),
+        Case("logits", {"score": "g_mean", "threshold": 0.6, "from_logits": True, "name": "g"}),
+    ],
+    keras_binclf.BestThreshold: [
+        Case("default", {}),
+        Case("full", {"score": "recall", "min_precision": 0.3, "num_bins": 512, "name": "cut"}),
+        Case("logits", {"score": "cost", "cost_fp": 2, "cost_fn": 3, "from_logits": True}),
+    ],
+    keras_binclf.BinaryAUC: [
+        Case("default", {}),
+        Case("full", {"curve": "PR", "num_bins": 512, "name": "area"}),
+        Case("logits", {"curve": "PR", "from_logits": True}),
+    ],
+    keras_binclf.BrierScore: [
+        Case("default", {}),
+        Case("full", {"name": "brier"}),
+        Case("logits", {"from_logits": True}),
+    ],
+    keras_binclf.ExpectedCalibrationError: [
+        Case("default", {}),
+        Case("full", {"num_calibration_bins": 5, "strategy": "quantile", "num_bins": 512}),
+        Case("logits", {"from_logits": True, "name": "ece"}),
     ],
 }
 
@@ -352,7 +379,165 @@ LAYER_CHECKS: list[Callable[[type, Case, Path], None]] = [
     accepts_integers_and_float64,
 ]
 
-CHECKS: dict[type, list[Callable[[type, Case, Path], None]]] = {keras.layers.Layer: LAYER_CHECKS}
+# ---- metrics
+
+LABELS = np.random.default_rng(3).random((24, 1)) < 0.4
+
+
+def make_metric(cls: type, case: Case) -> keras.metrics.Metric:
+    return cls(**copy.deepcopy(case.arguments))
+
+
+def make_scores(case: Case) -> np.ndarray:
+    logits = np.random.default_rng(4).normal(size=(24, 1)) + LABELS
+    scores = logits if case.arguments.get("from_logits") else 1 / (1 + np.exp(-logits))
+    return scores.astype("float32")
+
+
+def make_monitored_model(cls: type, case: Case) -> keras.Model:
+    """A classifier, trained a little, with the metric."""
+    activation_out = None if case.arguments.get("from_logits") else "sigmoid"
+    model = keras_binclf.binary_classifier(
+        5, hidden_units=4, activation_out=activation_out, metrics=[make_metric(cls, case)]
+    )
+    model.fit(make_inputs(case, rows=24), LABELS, verbose=0)
+    return model
+
+
+def measure(metric: keras.metrics.Metric, case: Case, **changes: Any) -> float:
+    arguments = {"y_true": LABELS, "y_pred": make_scores(case), **changes}
+    metric.update_state(**arguments)
+    return float(to_numpy(metric.result()))
+
+
+def assert_equal_evaluation(before: keras.Model, after: keras.Model, case: Case) -> None:
+    x = make_inputs(case, rows=24)
+    expected = before.evaluate(x, LABELS, verbose=0, return_dict=True)
+    assert len(expected) == 2
+    assert after.evaluate(x, LABELS, verbose=0, return_dict=True) == expected
+
+
+def metric_config_is_its_arguments_and_survives_json(cls: type, case: Case, folder: Path) -> None:
+    metric = make_metric(cls, case)
+    arguments = set(inspect.signature(cls.__init__).parameters) - {"self"}
+    assert set(metric.get_config()) == arguments
+    again = cls.from_config(json.loads(json.dumps(metric.get_config())))
+    assert again.get_config() == metric.get_config()
+    assert measure(again, case) == measure(metric, case)
+
+
+def metric_is_found_by_its_registered_name(cls: type, case: Case, folder: Path) -> None:
+    serialized = keras.saving.serialize_keras_object(make_metric(cls, case))
+    assert serialized["registered_name"] == f"keras_binclf>{cls.__name__}"
+    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(serialized)))
+    assert type(again) is cls
+
+
+def metric_name_is_never_numbered(cls: type, case: Case, folder: Path) -> None:
+    names = {make_metric(cls, case).name for _ in range(3)}
+    assert len(names) == 1
+    assert not any(character.isdigit() for character in names.pop().removeprefix("f1"))
+
+
+def metric_comes_back_with_the_model(cls: type, case: Case, folder: Path) -> None:
+    model = make_monitored_model(cls, case)
+    for suffix in (".keras", ".h5"):
+        model.save(folder / f"model{suffix}")
+        again = keras.models.load_model(folder / f"model{suffix}")
+        assert_equal_evaluation(model, again, case)
+    assert_equal_evaluation(model, copy.deepcopy(model), case)
+    assert_equal_evaluation(model, pickle.loads(pickle.dumps(model)), case)
+
+
+def metric_computes_in_full_precision(cls: type, case: Case, folder: Path) -> None:
+    expected = measure(make_metric(cls, case), case)
+    for policy in ("mixed_float16", "mixed_bfloat16", "bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        metric = make_metric(cls, case)
+        assert measure(metric, case) == expected
+        assert {variable.dtype for variable in metric.variables} == {"float32"}
+
+
+def metric_compiles_to_the_same_numbers(cls: type, case: Case, folder: Path) -> None:
+    metric = make_metric(cls, case)
+    expected = measure(metric, case)
+    start = [ops.zeros_like(variable.value) for variable in metric.variables]
+
+    def evaluate(variables, labels, scores):
+        variables = metric.stateless_update_state(variables, labels, scores)
+        return metric.stateless_result(variables)
+
+    arguments = (start, LABELS.astype("float32"), make_scores(case))
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        value = tf.function(evaluate, jit_compile=True)(*arguments)
+    elif BACKEND == "jax":
+        import jax
+
+        value = jax.jit(evaluate)(*arguments)
+    else:
+        import torch
+
+        arguments = (start, *(ops.convert_to_tensor(item) for item in arguments[1:]))
+        value = torch.compile(evaluate, backend="eager", fullgraph=False)(*arguments)
+    # Sums of 24 float32 terms in another order.
+    np.testing.assert_allclose(to_numpy(value), expected, rtol=1e-5)
+
+
+def metric_takes_any_form_of_labels(cls: type, case: Case, folder: Path) -> None:
+    expected = measure(make_metric(cls, case), case)
+    scores = make_scores(case)
+    for dtype in ("bool", "int32", "int64", "float32", "float64"):
+        labels = LABELS.astype(dtype)
+        assert measure(make_metric(cls, case), case, y_true=labels) == expected
+        assert measure(make_metric(cls, case), case, y_true=labels[:, 0]) == expected
+    assert measure(make_metric(cls, case), case, y_pred=scores[:, 0].tolist()) == expected
+    assert measure(make_metric(cls, case), case, y_pred=scores.astype("float64")) == expected
+
+
+def metric_without_rows_is_nan_and_resets(cls: type, case: Case, folder: Path) -> None:
+    metric = make_metric(cls, case)
+    assert np.isnan(float(to_numpy(metric.result())))
+    expected = measure(metric, case)
+    assert np.isfinite(expected)
+    metric.reset_state()
+    assert np.isnan(float(to_numpy(metric.result())))
+    assert measure(metric, case) == expected
+
+
+def metric_knows_which_way_is_better(cls: type, case: Case, folder: Path) -> None:
+    metric = make_metric(cls, case)
+    if cls is keras_binclf.BestThreshold:
+        assert not hasattr(metric, "_direction")
+        return
+    truth = LABELS.astype("float32")
+    extreme = 20 * (2 * truth - 1) if case.arguments.get("from_logits") else truth
+    perfect = measure(make_metric(cls, case), case, y_pred=extreme)
+    imperfect = measure(metric, case)
+    objective = metric.objective()
+    assert objective.name == f"val_{metric.name}"
+    better = {"max": perfect > imperfect, "min": perfect < imperfect}
+    assert better[objective.direction]
+    assert metric._direction == {"max": "up", "min": "down"}[objective.direction]
+
+
+METRIC_CHECKS: list[Callable[[type, Case, Path], None]] = [
+    metric_config_is_its_arguments_and_survives_json,
+    metric_is_found_by_its_registered_name,
+    metric_name_is_never_numbered,
+    metric_comes_back_with_the_model,
+    metric_computes_in_full_precision,
+    metric_compiles_to_the_same_numbers,
+    metric_takes_any_form_of_labels,
+    metric_without_rows_is_nan_and_resets,
+    metric_knows_which_way_is_better,
+]
+
+CHECKS: dict[type, list[Callable[[type, Case, Path], None]]] = {
+    keras.layers.Layer: LAYER_CHECKS,
+    keras.metrics.Metric: METRIC_CHECKS,
+}
 
 
 def checks_of(cls: type) -> list[Callable[[type, Case, Path], None]]:

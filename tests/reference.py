@@ -52,3 +52,195 @@ def mlp(x, kernels, biases, normalization=None, projections=None):
 def cross_entropy(y, probability):
     y = np.asarray(y, "float64")
     return -(y * np.log(probability) + (1 - y) * np.log1p(-probability)).mean()
+
+
+def confusion(labels, scores, threshold, weights=None):
+    """Weighted counts `tp, fp, fn, tn` of one decision; a score at the threshold is negative."""
+    labels, scores = np.ravel(labels), np.ravel(scores)
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, "float64").ravel()
+    cells = ((1, True), (0, True), (1, False), (0, False))
+    return tuple(
+        weights[(labels == label) & ((scores > threshold) == positive)].sum()
+        for label, positive in cells
+    )
+
+
+def counts_at_all_cuts(labels, scores, weights=None):
+    """`tp, fp, fn, tn` as vectors: all rows positive, then one more distinct score negative each.
+
+    With `n` distinct scores there are `n + 1` different decisions.
+    """
+    labels, scores = np.ravel(labels), np.ravel(scores)
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, "float64").ravel()
+    order = np.argsort(scores, kind="stable")
+    _, first = np.unique(scores[order], return_index=True)
+    below = [
+        np.append(0.0, np.cumsum(np.add.reduceat((weights * (labels == label))[order], first)))
+        for label in (0, 1)
+    ]
+    tn, fn = below
+    return fn[-1] - fn, tn[-1] - tn, fn, tn
+
+
+def counts_at(labels, scores, thresholds, weights=None):
+    """`tp, fp, fn, tn` as vectors over `thresholds`."""
+    tables = [confusion(labels, scores, threshold, weights) for threshold in thresholds]
+    return tuple(np.array(cells) for cells in zip(*tables, strict=True))
+
+
+def divide(numerator, denominator, undefined=np.nan):
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    quotient = np.full(numerator.shape, undefined, "float64")
+    return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+
+
+def precision(tp, fp, fn, tn):
+    return divide(tp, tp + fp, 0.0)
+
+
+def recall(tp, fp, fn, tn):
+    return divide(tp, tp + fn)
+
+
+def specificity(tp, fp, fn, tn):
+    return divide(tn, tn + fp)
+
+
+def npv(tp, fp, fn, tn):
+    return divide(tn, tn + fn, 0.0)
+
+
+def accuracy(tp, fp, fn, tn):
+    return divide(tp + tn, tp + fp + fn + tn)
+
+
+def balanced_accuracy(tp, fp, fn, tn):
+    return (recall(tp, fp, fn, tn) + specificity(tp, fp, fn, tn)) / 2
+
+
+def fbeta(tp, fp, fn, tn, beta):
+    return divide((1 + beta**2) * tp, (1 + beta**2) * tp + beta**2 * fn + fp)
+
+
+def f1(tp, fp, fn, tn):
+    return divide(2 * tp, 2 * tp + fn + fp)
+
+
+def jaccard(tp, fp, fn, tn):
+    return divide(tp, tp + fn + fp)
+
+
+def mcc(tp, fp, fn, tn):
+    """The correlation of label and decision: 0 where all decisions are the same."""
+    one_class = (tp + fn == 0) | (tn + fp == 0)
+    value = divide(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)), 0.0)
+    return np.where(one_class, np.nan, value)
+
+
+def cohen_kappa(tp, fp, fn, tn):
+    total = tp + fp + fn + tn
+    observed = divide(tp + tn, total)
+    expected = divide((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp), total**2)
+    return divide(observed - expected, 1 - expected)
+
+
+def youden_j(tp, fp, fn, tn):
+    return recall(tp, fp, fn, tn) + specificity(tp, fp, fn, tn) - 1
+
+
+def g_mean(tp, fp, fn, tn):
+    return np.sqrt(recall(tp, fp, fn, tn) * specificity(tp, fp, fn, tn))
+
+
+def cost(tp, fp, fn, tn, cost_fp, cost_fn):
+    return divide(cost_fp * fp + cost_fn * fn, tp + fp + fn + tn)
+
+
+SCORES = {
+    score.__name__: score
+    for score in (
+        accuracy,
+        balanced_accuracy,
+        precision,
+        recall,
+        specificity,
+        npv,
+        f1,
+        fbeta,
+        jaccard,
+        mcc,
+        cohen_kappa,
+        youden_j,
+        g_mean,
+        cost,
+    )
+}
+
+
+def best_of(score, counts, min_precision=0.0, min_recall=0.0, **parameters):
+    """The best value over many decisions; NaN if none satisfies the constraints."""
+    values = SCORES[score](*counts, **parameters)
+    allowed = (precision(*counts) >= min_precision) & (recall(*counts) >= min_recall)
+    values = values[allowed & np.isfinite(values)]
+    if not len(values):
+        return np.nan
+    return values.min() if score == "cost" else values.max()
+
+
+def best_score(score, labels, scores, weights=None, **parameters):
+    """The exact best value over all cuts between distinct scores."""
+    return best_of(score, counts_at_all_cuts(labels, scores, weights), **parameters)
+
+
+def bin_edges(num_bins):
+    """The probabilities between bins that are evenly spaced in the logit over [−16, 16]."""
+    return sigmoid(np.linspace(-16, 16, num_bins + 1)[1:-1])
+
+
+def best_threshold(score, labels, scores, num_bins, weights=None, **parameters):
+    """The midpoint of the edges that decide as the best one does.
+
+    Of decisions of one value those with the larger sum of the two recalls come first, then the
+    highest. For scores that do not lie on an edge.
+    """
+    edges = bin_edges(num_bins)
+    counts = counts_at(labels, scores, edges, weights)
+    # Values that only rounding tells apart are equal.
+    values = np.round(SCORES[score](*counts, **parameters), 12)
+    if score == "cost":
+        values = -values
+    sums = np.round(recall(*counts) + specificity(*counts), 12)
+    best = max(range(len(edges)), key=lambda i: (values[i], sums[i], i))
+    decisions = np.ravel(scores) > edges[:, None]
+    same = edges[(decisions == decisions[best]).all(axis=1)]
+    return (same[0] + same[-1]) / 2
+
+
+def brier_score(labels, probabilities, weights=None):
+    errors = (np.asarray(probabilities, "float64").ravel() - np.ravel(labels)) ** 2
+    return np.average(errors, weights=None if weights is None else np.ravel(weights))
+
+
+def calibration_error(labels, probabilities, num_bins=15, weights=None):
+    """Guo et al. 2017: bins `(lo, hi]` of equal width, the first one with 0 in it."""
+    labels = np.ravel(labels)
+    probabilities = np.asarray(probabilities, "float64").ravel()
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, "float64").ravel()
+    error = 0.0
+    for i in range(num_bins):
+        inside = (probabilities > i / num_bins) & (probabilities <= (i + 1) / num_bins)
+        if i == 0:
+            inside |= probabilities == 0
+        if weights[inside].sum() > 0:
+            confidence = np.average(probabilities[inside], weights=weights[inside])
+            frequency = np.average(labels[inside], weights=weights[inside])
+            error += weights[inside].sum() / weights.sum() * abs(confidence - frequency)
+    return error
+
+
+def quantile_calibration_error(labels, probabilities, num_groups=15):
+    """Groups of equally many rows, in the order of the probabilities."""
+    order = np.argsort(np.ravel(probabilities), kind="stable")
+    groups = np.array_split(order, num_groups)
+    gaps = [abs((np.ravel(probabilities)[g] - np.ravel(labels)[g]).mean()) for g in groups]
+    return np.average(gaps, weights=[len(g) for g in groups])

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_binclf._registry import register
@@ -16,7 +15,10 @@ from keras_binclf._validation import (
     check_choice,
     check_features,
     check_open_unit,
+    check_threshold,
     error_message,
+    is_threshold,
+    shortest_float,
     to_list,
 )
 
@@ -137,7 +139,7 @@ class BinaryHead(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.class_names = class_names
-        self._initial_threshold = _check_threshold(threshold, owner)
+        self._initial_threshold = check_threshold(threshold, owner, THRESHOLD_HINT)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
         self.supports_masking = True
 
@@ -161,11 +163,11 @@ class BinaryHead(keras.layers.Layer):
         """
         if not self.built:
             return self._initial_threshold
-        return _shortest_float(ops.convert_to_numpy(self.threshold_weight))
+        return shortest_float(ops.convert_to_numpy(self.threshold_weight))
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        value = _check_threshold(value, type(self).__name__)
+        value = check_threshold(value, type(self).__name__, THRESHOLD_HINT)
         if self.built:
             self.threshold_weight.assign(value)
         else:
@@ -283,7 +285,7 @@ class BinaryHead(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the threshold as it is now."""
         threshold = self.threshold
-        if not _is_threshold(threshold):
+        if not is_threshold(threshold):
             # `set_weights` can put anything there; the constructor could not take it back.
             threshold = self._initial_threshold
         return {
@@ -305,20 +307,6 @@ def _full_precision(dtype: Any) -> Any:
     return keras.dtype_policies.DTypePolicy("float64" if compute_dtype == "float64" else "float32")
 
 
-def _check_threshold(value: Any, owner: str) -> float:
-    """Return `value` as the float32 that is stored, if that lies strictly between 0 and 1."""
-    check_open_unit(value, "threshold", owner, THRESHOLD_HINT)
-    if not _is_threshold(value):
-        expected = "a normal float32 in (0, 1)"
-        raise ValueError(error_message("threshold", owner, expected, value))
-    return _shortest_float(value)
-
-
-def _is_threshold(value: float) -> bool:
-    """Whether `value` can be stored; devices round what is under the normal numbers to 0."""
-    return bool(np.finfo(np.float32).tiny <= np.float32(value) < 1.0)
-
-
 def _check_class_names(value: Any, owner: str) -> tuple[str, str] | None:
     if value is None:
         return None
@@ -332,8 +320,3 @@ def _check_class_names(value: Any, owner: str) -> tuple[str, str] | None:
 
 def _logit(prior: float | None) -> float:
     return 0.0 if prior is None else math.log(prior) - math.log1p(-prior)
-
-
-def _shortest_float(value: Any) -> float:
-    """Return the shortest decimal that rounds to the float32 `value`."""
-    return float(np.format_float_positional(np.float32(value), unique=True))

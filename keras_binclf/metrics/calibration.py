@@ -1,0 +1,162 @@
+"""Metrics of the probability itself: how far it is from what happens."""
+
+from typing import Any
+
+from keras import ops
+
+from keras_binclf._registry import register
+from keras_binclf._validation import Tensor, check_choice, check_integer_at_least
+from keras_binclf.metrics import _histogram
+from keras_binclf.metrics._base import BinaryMetric, check_num_bins
+
+
+@register
+class BrierScore(BinaryMetric):
+    """Mean squared difference between the probability and the label; lower is better.
+
+    A proper score: nothing but the true probability makes it smallest, so it judges ranking and
+    calibration together. Exact, not binned. Source: Brier 1950, "Verification of Forecasts
+    Expressed in Terms of Probability", https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+
+    NaN without rows, and after an invalid row: a label other than 0 and 1, a score that is NaN or
+    no probability, a negative weight.
+
+    Args:
+        from_logits: bool, whether `y_pred` are logits rather than probabilities. Defaults to
+            `False`.
+        name: str, or `None` for `"brier_score"`. Defaults to `None`.
+        dtype: dtype to compute in; float64 is kept, everything else is float32. Defaults to
+            `None`.
+
+    Raises:
+        TypeError: for an argument of the wrong kind.
+
+    Example:
+
+    ```python
+    from keras_binclf import BrierScore
+
+    assert abs(float(BrierScore()([1, 0], [0.8, 0.4])) - 0.1) < 1e-6
+    ```
+    """
+
+    def __init__(
+        self, from_logits: bool = False, *, name: str | None = None, dtype: Any = None
+    ) -> None:
+        super().__init__("brier_score", from_logits, name, dtype)
+        self._direction = "down"
+        self._start(2)
+
+    def _measure(self, positive: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
+        errors = self._probabilities(scores) - ops.cast(positive, scores.dtype)
+        return ops.sum(ops.stack([weights * ops.square(errors), weights]), axis=1)
+
+    def _evaluate(self, sums: Tensor) -> Tensor:
+        return sums[0] / sums[1]
+
+
+@register
+class ExpectedCalibrationError(BinaryMetric):
+    """How far the stated probabilities are from the observed shares; lower is better.
+
+    Rows are grouped by probability; the error is the mean over the groups, by weight, of
+    `|share of positives - mean probability|`. 0 means that of the rows given 30 %, 30 % are
+    positive. Sources: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian
+    Binning", https://doi.org/10.1609/aaai.v29i1.9602; 15 groups of equal width as in Guo et al.
+    2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599. On rare
+    classes nearly all rows fall into the first of these groups; `strategy="quantile"` makes groups
+    of equal weight instead (Nixon et al. 2019, https://arxiv.org/abs/1904.01685), each put together
+    from whole ones of `num_bins` bins, evenly spaced in the logit, so that equal scores stay
+    together.
+
+    With few rows the error of a perfectly calibrated model is not 0 but grows with the number of
+    groups: compare only values over the same rows and groups.
+
+    NaN without rows, and after an invalid row: a label other than 0 and 1, a score that is NaN or
+    no probability, a negative weight.
+
+    Args:
+        num_calibration_bins: positive int, the number of groups. Defaults to `15`.
+        strategy: `"uniform"` for groups of equal width, `"quantile"` for groups of equal weight.
+            Defaults to `"uniform"`.
+        from_logits: bool, whether `y_pred` are logits rather than probabilities. Defaults to
+            `False`.
+        num_bins: int of at least 64, the resolution of `"quantile"`. Defaults to `8192`.
+        name: str, or `None` for `"expected_calibration_error"`. Defaults to `None`.
+        dtype: dtype to compute in; float64 is kept, everything else is float32. Defaults to
+            `None`.
+
+    Raises:
+        TypeError: for an argument of the wrong kind.
+        ValueError: for an unknown strategy and for too few groups or bins.
+
+    Example:
+
+    ```python
+    from keras_binclf import ExpectedCalibrationError
+
+    error = ExpectedCalibrationError()
+    assert abs(float(error([0, 1, 1, 1], [0.99, 0.99, 0.99, 0.99])) - 0.24) < 1e-6
+    ```
+    """
+
+    def __init__(
+        self,
+        num_calibration_bins: int = 15,
+        strategy: str = "uniform",
+        from_logits: bool = False,
+        *,
+        num_bins: int = 8192,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        owner = type(self).__name__
+        self.num_calibration_bins = check_integer_at_least(
+            num_calibration_bins, 1, "num_calibration_bins", owner
+        )
+        self.strategy = check_choice(strategy, "strategy", owner, ("uniform", "quantile"))
+        self.num_bins = check_num_bins(num_bins, owner)
+        super().__init__("expected_calibration_error", from_logits, name, dtype)
+        self._direction = "down"
+        self._start(2, self.num_bins if strategy == "quantile" else self.num_calibration_bins)
+
+    def _measure(self, positive: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
+        probabilities = self._probabilities(scores)
+        if self.strategy == "quantile":
+            bins = _histogram.find_bins(scores, self.num_bins, self.from_logits)
+        else:
+            bins = self._find_uniform_bins(probabilities)
+        gaps = weights * (ops.cast(positive, scores.dtype) - probabilities)
+        num_bins = self._sums.shape[-1]
+        # Two sums of scalars: TensorFlow adds up rows of two numbers seven times as slowly.
+        return ops.stack([_histogram.sum_by(part, bins, num_bins) for part in (weights, gaps)])
+
+    def _evaluate(self, sums: Tensor) -> Tensor:
+        weights, gaps = sums[0], sums[1]
+        if self.strategy == "quantile":
+            groups = self._find_groups(weights)
+            gaps = _histogram.sum_by(gaps, groups, self.num_calibration_bins)
+        return ops.sum(ops.abs(gaps)) / ops.sum(weights)
+
+    def _find_uniform_bins(self, probabilities: Tensor) -> Tensor:
+        places = ops.ceil(probabilities * self.num_calibration_bins) - 1
+        places = ops.clip(places, 0, self.num_calibration_bins - 1)
+        places = ops.where(ops.isnan(places), ops.zeros_like(places), places)
+        return ops.cast(places, "int32")
+
+    def _find_groups(self, weights: Tensor) -> Tensor:
+        """Return which of the equally heavy groups each bin belongs to, by its middle."""
+        middles = (ops.cumsum(weights) - weights / 2) / ops.sum(weights)
+        groups = ops.clip(
+            ops.floor(middles * self.num_calibration_bins), 0, self.num_calibration_bins - 1
+        )
+        return ops.cast(ops.where(ops.isnan(groups), ops.zeros_like(groups), groups), "int32")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_calibration_bins": self.num_calibration_bins,
+            "strategy": self.strategy,
+            "num_bins": self.num_bins,
+        }
