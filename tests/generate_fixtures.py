@@ -19,9 +19,11 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def layer_model(cls):
-    """The case of the contract that sets most arguments."""
+def model_of(cls):
+    """A model with the case of the contract that sets most arguments."""
     case = next(case for case in contract.CASES[cls] if case.name == "full")
+    if issubclass(cls, keras.metrics.Metric):
+        return contract.make_monitored_model(cls, case)
     return contract.make_model(cls, case)
 
 
@@ -34,11 +36,15 @@ def classifier():
 
 
 def makers():
-    layers = {name.split(">")[1]: cls for name, cls in REGISTERED.items()}
+    classes = {name.split(">")[1]: cls for name, cls in REGISTERED.items()}
     return {
-        **{name: lambda cls=cls: layer_model(cls) for name, cls in layers.items()},
+        **{name: lambda cls=cls: model_of(cls) for name, cls in classes.items()},
         "binary_classifier": classifier,
     }
+
+
+def contract_metrics():
+    return {cls.__name__ for cls in contract.CASES if issubclass(cls, keras.metrics.Metric)}
 
 
 def write_model(name, model, folder):
@@ -59,6 +65,9 @@ def write_model(name, model, folder):
     if heads:
         entry["threshold"] = heads[0].threshold
         entry["labels"] = keras_binclf.predict_labels(model, x).tolist()
+    if name in contract_metrics():
+        entry["labels_true"] = contract.LABELS[:8].tolist()
+        entry["evaluation"] = model.evaluate(x, contract.LABELS[:8], verbose=0, return_dict=True)
     for suffix in FORMATS:
         path = folder / f"{name}{suffix}"
         if suffix == ".weights.h5":

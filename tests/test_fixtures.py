@@ -52,6 +52,13 @@ def test_file_loads_and_gives_what_it_gave(path, entry):
     if "threshold" in entry:
         assert keras_binclf.find_head(model).threshold == entry["threshold"]
         np.testing.assert_array_equal(keras_binclf.predict_labels(model, x), entry["labels"])
+    if "evaluation" in entry and path.suffix == ".keras":
+        labels = np.array(entry["labels_true"])
+        evaluation = model.evaluate(x, labels, verbose=0, return_dict=True)
+        assert set(evaluation) == set(entry["evaluation"])
+        for name, value in evaluation.items():
+            # A bin of the logit may end between two backends' roundings.
+            np.testing.assert_allclose(value, entry["evaluation"][name], rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize(
