@@ -14,6 +14,7 @@ from keras_binclf._validation import (
     to_list,
 )
 from keras_binclf.layers import BinaryHead, MLPBlock
+from keras_binclf.metrics import BestThreshold, BinaryAUC, ThresholdMetric
 
 OWNER = "binary_classifier"
 DEFAULT_LEARNING_RATE = 1e-3
@@ -64,9 +65,10 @@ def binary_classifier(
             Defaults to `0.001`.
         optimizer: name of a Keras optimizer, which gets `learning_rate`, or an optimizer, which
             has its own; `None` for Adam. Defaults to `None`.
-        metrics: list of metrics as in `keras.Model.compile`, or `"default"` for the areas under
-            the ROC and the precision-recall curve, named `auc` and `pr_auc`, and, where the head
-            emits probabilities, `accuracy` at 0.5. Where it emits logits, give metrics that take
+        metrics: list of metrics as in `keras.Model.compile`, or `"default"` for `accuracy` at the
+            threshold 0.5, the areas `auc` and `pr_auc` under the ROC and the precision-recall
+            curve, the largest F1, `best_f1`, and its threshold, `best_threshold`, which
+            `ThresholdTuner` reads. Where the head emits logits, give metrics that take
             `from_logits`: Keras's own `"accuracy"` would cut at a logit of 0.5. Defaults to
             `"default"`.
         compile: bool, whether to compile the model. Defaults to `True`.
@@ -192,14 +194,26 @@ def _get_optimizer(optimizer: Any, learning_rate: Any) -> keras.optimizers.Optim
 
 def _get_metrics(metrics: Any, head: BinaryHead) -> Any:
     if not isinstance(metrics, str):
+        _check_names(metrics)
         return metrics
     if metrics != "default":
         expected = '"default", a list of metrics or None'
         raise ValueError(error_message("metrics", OWNER, expected, metrics))
-    areas = [
-        keras.metrics.AUC(name="auc", from_logits=head.from_logits),
-        keras.metrics.AUC(name="pr_auc", curve="PR", from_logits=head.from_logits),
+    return [
+        ThresholdMetric("accuracy", from_logits=head.from_logits),
+        BinaryAUC("ROC", from_logits=head.from_logits),
+        BinaryAUC("PR", from_logits=head.from_logits),
+        ThresholdMetric("f1", "best", from_logits=head.from_logits),
+        BestThreshold("f1", from_logits=head.from_logits),
     ]
-    if head.from_logits:
-        return areas
-    return [keras.metrics.BinaryAccuracy(name="accuracy"), *areas]
+
+
+def _check_names(metrics: Any) -> None:
+    """Raise for two metrics of one name: Keras would show one of them only, without a word."""
+    names = [metric.name for metric in to_list(metrics) or [] if hasattr(metric, "name")]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"`metrics` of {OWNER} must have different names. Received more than one named "
+            f"{', '.join(map(repr, repeated))}. Give `name` to all but one."
+        )

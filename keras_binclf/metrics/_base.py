@@ -73,7 +73,8 @@ class BinaryMetric(keras.metrics.Metric):
 
         Returns:
             A `keras_tuner.Objective` with the name `"val_<name>"` and the direction. (Given the
-            bare name, Keras Tuner would minimise every metric that it does not know.)
+            bare name, Keras Tuner refuses metrics that it does not know, and minimises some of
+            Keras's own that should be large, such as `val_f1_score`.)
         """
         import keras_tuner  # type: ignore[import-untyped]
 

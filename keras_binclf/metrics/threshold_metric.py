@@ -77,8 +77,10 @@ class ThresholdMetric(_CriterionMetric):
     both classes, else it is NaN. So is every value without rows, and after a row that is invalid: a
     label other than 0 and 1, a score that is NaN or no probability, a negative weight.
 
-    Give it to `compile(weighted_metrics=[...])` rather than `metrics` where training uses
-    `class_weight` or `sample_weight` that should count: Keras hands weights to the former only.
+    Give it to `compile(weighted_metrics=[...])` rather than `metrics` where `class_weight` or
+    `sample_weight` should count: Keras hands weights to the former only. It weights validation data
+    only by what `validation_data=(x, y, sample_weight)` brings, so with `class_weight` alone the
+    weighted figures of training and validation do not compare.
 
     Args:
         score: str, one of the names above. Defaults to `"f1"`.

@@ -1,0 +1,260 @@
+"""The exact search for the threshold of a trained model."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_binclf._validation import is_threshold
+from keras_binclf.decision._scored_rows import Array, check_both_classes, score_rows
+from keras_binclf.decision.heads import choose_head
+from keras_binclf.layers import BinaryHead
+from keras_binclf.metrics._scores import Confusion, Criterion, make_criterion
+
+OWNER = "tune_threshold"
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedThreshold:
+    """What `tune_threshold` found, with the numbers before and after.
+
+    Args:
+        threshold: float in (0, 1), the threshold that the head has now.
+        value: float, the score at that threshold.
+        previous_threshold: float in (0, 1), the threshold that the head had.
+        previous_value: float, the score there; NaN where it is undefined or a constraint failed.
+        score: str, the name of the score.
+        num_rows: int, the rows that counted.
+        true_positives: float, the weight of the positives labelled positive now.
+        false_positives: float, the weight of the negatives labelled positive now.
+        false_negatives: float, the weight of the positives labelled negative now.
+        true_negatives: float, the weight of the negatives labelled negative now.
+
+    Example:
+
+    ```python
+    from keras_binclf import TunedThreshold
+
+    tuned = TunedThreshold(0.125, 0.8, 0.5, 0.0, "f1", 5, 2.0, 1.0, 0.0, 2.0)
+    assert str(tuned).splitlines()[0] == "f1 0 -> 0.8, threshold 0.5 -> 0.125 (5 rows)"
+    assert (tuned.precision, tuned.recall) == (2 / 3, 1.0)
+    ```
+    """
+
+    threshold: float
+    value: float
+    previous_threshold: float
+    previous_value: float
+    score: str
+    num_rows: int
+    true_positives: float
+    false_positives: float
+    false_negatives: float
+    true_negatives: float
+
+    @property
+    def precision(self) -> float:
+        """The share of positives among the rows that are labelled positive; 0 if none is."""
+        return float(self._confusion.ppv)
+
+    @property
+    def recall(self) -> float:
+        """The share of the positives that are labelled positive."""
+        return float(self._confusion.tpr)
+
+    @property
+    def _confusion(self) -> Confusion:
+        return Confusion(
+            tp=np.float64(self.true_positives),
+            fp=np.float64(self.false_positives),
+            fn=np.float64(self.false_negatives),
+            tn=np.float64(self.true_negatives),
+            xp=np,
+        )
+
+    def __str__(self) -> str:
+        """Return the score before and after, and what the threshold decides."""
+        return (
+            f"{self.score} {self.previous_value:.4g} -> {self.value:.4g}, threshold "
+            f"{self.previous_threshold:.4g} -> {self.threshold:.4g} ({self.num_rows:,} rows)\n"
+            f"  precision {self.precision:.4g}, recall {self.recall:.4g}: "
+            f"{self.true_positives:,.10g} of "
+            f"{self.true_positives + self.false_negatives:,.10g} positives found, "
+            f"{self.false_positives:,.10g} false alarms among "
+            f"{self.false_positives + self.true_negatives:,.10g} negatives"
+        )
+
+
+def tune_threshold(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    score: str = "f1",
+    sample_weight: Any = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    head: str | BinaryHead | None = None,
+    beta: float | None = None,
+    cost_fp: float | None = None,
+    cost_fn: float | None = None,
+    min_precision: float | None = None,
+    min_recall: float | None = None,
+) -> TunedThreshold:
+    """Find the threshold with the best score on held-out rows, and set it in the model's head.
+
+    The search is exact: it compares all the ways in which a threshold can divide the rows, each
+    once, in float64 (sort, cumulative counts, `O(n log n)`). The threshold is the midpoint between
+    two neighbouring distinct probabilities, so no row lies on it and `probability >= threshold`
+    decides alike. Of thresholds with equal scores the one with the larger sum of recall and
+    specificity wins, then the higher one. The weights of the model do not change, and the model
+    that is saved afterwards carries the threshold.
+
+    Use rows that the model was not trained on, and others again to report the score: the best of
+    many thresholds flatters itself. Where the costs of the two errors are known, `score="cost"`
+    says what to do; `min_precision` and `min_recall` are for what must hold besides.
+
+    Args:
+        model: Keras model with a `BinaryHead` as one of its output layers.
+        x: features as `model.predict` takes them; or, without `y`, a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a torch `DataLoader` or a generator that gives
+            `(features, labels)` or `(features, labels, weights)` a batch. It is read once.
+        y: labels 0 and 1 of shape `(n,)` or `(n, 1)`, where `x` are features. Defaults to `None`.
+        score: str, one of the scores of `ThresholdMetric`. Defaults to `"f1"`.
+        sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Weight 2 is the row twice.
+            Give 0 for the padding of sequences. Defaults to `None`.
+        batch_size: int, rows per batch where `x` are features. Defaults to `None`.
+        steps: int, batches to take from a data set, needed where it has no end. Defaults to
+            `None`.
+        head: name or path of the head, or the head itself, where the model has several. Defaults
+            to `None`.
+        beta: positive float, for `score="fbeta"` only. Defaults to `None`.
+        cost_fp: non-negative float, what a false positive costs, for `score="cost"` only. Defaults
+            to `None`.
+        cost_fn: non-negative float, what a false negative costs. Defaults to `None`.
+        min_precision: float in [0, 1], the least precision to accept. Defaults to `None`.
+        min_recall: float in [0, 1], the least recall to accept. Defaults to `None`.
+
+    Returns:
+        A `TunedThreshold`, with the score before and after.
+
+    Raises:
+        TypeError: for labels that are no numbers, and for an argument of the wrong kind.
+        ValueError: for labels other than 0 and 1, lengths that differ, no rows or one class only, a
+            NaN probability, and constraints that no threshold satisfies. The head keeps its
+            threshold then.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_binclf
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1000, 4)).astype("float32")
+    y = rng.random(1000) < 1 / (1 + np.exp(4 - 2 * x[:, 0]))  # about 6 % positives
+    model = keras_binclf.binary_classifier(4, prior=y.mean(), learning_rate=0.01)
+    model.fit(x[:500], y[:500], epochs=5, verbose=0)
+
+    tuned = keras_binclf.tune_threshold(
+        model, x[500:], y[500:], score="cost", cost_fp=1, cost_fn=10
+    )
+    assert tuned.value <= tuned.previous_value
+    assert keras_binclf.find_head(model).threshold == tuned.threshold
+    ```
+    """
+    criterion = make_criterion(
+        OWNER,
+        score,
+        beta=beta,
+        cost_fp=cost_fp,
+        cost_fn=cost_fn,
+        min_precision=min_precision,
+        min_recall=min_recall,
+    )
+    chosen = choose_head(model, head, OWNER)
+    rows = score_rows(OWNER, model, chosen, x, y, sample_weight, batch_size, steps)
+    check_both_classes(OWNER, rows)
+    # As `head.labels` compares them.
+    probabilities = ops.convert_to_numpy(chosen.probabilities(rows.outputs)).astype("float32")
+    thresholds, confusion = _tabulate(probabilities, rows.labels, rows.weights)
+    index, value = criterion.find_best(confusion)
+    if np.isnan(value):
+        raise ValueError(_explain(criterion, confusion))
+    previous = chosen.threshold
+    before = _decide(probabilities, rows.labels, rows.weights, previous)
+    chosen.threshold = float(thresholds[index])
+    return TunedThreshold(
+        threshold=chosen.threshold,
+        value=float(value),
+        previous_threshold=previous,
+        previous_value=float(criterion.evaluate(before)),
+        score=score,
+        num_rows=len(probabilities),
+        true_positives=float(confusion.tp[index]),
+        false_positives=float(confusion.fp[index]),
+        false_negatives=float(confusion.fn[index]),
+        true_negatives=float(confusion.tn[index]),
+    )
+
+
+def _tabulate(probabilities: Array, labels: Array, weights: Array) -> tuple[Array, Confusion]:
+    """Return a threshold for each way to divide the rows, descending, and what it decides."""
+    values, places = np.unique(-probabilities, return_inverse=True)
+    values = -values
+    cells = 2 * places.ravel() + (labels == 1)
+    counts = np.bincount(cells, weights, 2 * len(values)).reshape(-1, 2)
+    none = np.zeros((1, 2))
+    positive = np.concatenate([none, np.cumsum(counts, axis=0)])
+    negative = np.concatenate([np.cumsum(counts[::-1], axis=0)[::-1], none])
+    thresholds = _separate(
+        np.concatenate([values, [np.float32(0)]]), np.concatenate([[np.float32(1)], values])
+    )
+    kept = is_threshold(thresholds)
+    positive, negative = positive[kept], negative[kept]
+    return thresholds[kept], Confusion(
+        tp=positive[:, 1], fp=positive[:, 0], fn=negative[:, 1], tn=negative[:, 0], xp=np
+    )
+
+
+def _separate(lower: Array, upper: Array) -> Array:
+    """Return float32 thresholds `t` with `lower <= t < upper`, in the middle where there is one."""
+    middle = ((lower.astype("float64") + upper) / 2).astype("float32")
+    return np.where(middle < upper, middle, lower)
+
+
+def _decide(probabilities: Array, labels: Array, weights: Array, threshold: float) -> Confusion:
+    """Return what one threshold decides."""
+    positive = probabilities > np.float32(threshold)
+    actual = labels == 1
+    return Confusion(
+        tp=weights[positive & actual].sum(),
+        fp=weights[positive & ~actual].sum(),
+        fn=weights[~positive & actual].sum(),
+        tn=weights[~positive & ~actual].sum(),
+        xp=np,
+    )
+
+
+def _explain(criterion: Criterion, confusion: Confusion) -> str:
+    """Say which constraints no threshold satisfies, and how far it goes."""
+    wanted = [
+        f"{name}={value:g}"
+        for name, value in (
+            ("min_precision", criterion.min_precision),
+            ("min_recall", criterion.min_recall),
+        )
+        if value is not None
+    ]
+    text = f"No threshold satisfies {' and '.join(wanted)} of {OWNER} on these rows."
+    if criterion.min_recall is None:
+        return f"{text} The best precision is {confusion.ppv.max():.4g}. Lower `min_precision`."
+    if criterion.min_precision is None:
+        return f"{text} The best recall is {confusion.tpr.max():.4g}. Lower `min_recall`."
+    best = confusion.ppv[confusion.tpr >= criterion.min_recall].max(initial=0.0)
+    return (
+        f"{text} The best precision at that recall is {best:.4g}. Lower one of them, or improve "
+        "the ranking."
+    )
