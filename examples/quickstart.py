@@ -44,6 +44,10 @@ def main() -> None:
         x, y, test_size=0.25, stratify=y, random_state=0
     )
 
+    x_train, x_val, y_train, y_val = train_test_split(
+        x_train, y_train, test_size=0.33, stratify=y_train, random_state=1
+    )
+
     scaler = keras.layers.Normalization()
     scaler.adapt(x_train)
     model = keras_binclf.binary_classifier(
@@ -52,12 +56,13 @@ def main() -> None:
     model.summary()
     stop = keras.callbacks.EarlyStopping("val_loss", patience=20, restore_best_weights=True)
     history = model.fit(
-        x_train, y_train, validation_split=0.2, epochs=200, verbose=0, callbacks=[stop]
+        x_train, y_train, validation_data=(x_val, y_val), epochs=200, verbose=0, callbacks=[stop]
     )
     print(f"trained for {len(history.epoch)} epochs")
 
+    # Missing a tumour costs more than a second look.
+    print(keras_binclf.tune_threshold(model, x_val, y_val, score="cost", cost_fn=20, cost_fp=1))
     head = keras_binclf.find_head(model)
-    head.threshold = 0.3  # missing a tumour costs more than a second look
     head.class_names = ("benign", "malignant")
     probability = model.predict(x_test, verbose=0)
     label = keras_binclf.predict_labels(model, x_test)
@@ -65,7 +70,7 @@ def main() -> None:
     missed = int(((label[:, 0] == 0) & (y_test == 1)).sum())
     alarms = int(((label[:, 0] == 1) & (y_test == 0)).sum())
     print(
-        f"at threshold {head.threshold}: {missed} of {int(y_test.sum())} tumours missed, "
+        f"at threshold {head.threshold:.3g}: {missed} of {int(y_test.sum())} tumours missed, "
         f"{alarms} false alarms among {int((y_test == 0).sum())}"
     )
 

@@ -25,7 +25,7 @@ def names():
 
 
 def test_the_tables_are_read():
-    assert len(ROWS) == PAGE.count("Error | `` ") > 60
+    assert len(ROWS) == PAGE.count("Error | `` ") > 120
 
 
 @pytest.mark.parametrize(("code", "error", "message"), ROWS, ids=[row[0] for row in ROWS])
