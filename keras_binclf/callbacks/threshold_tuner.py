@@ -21,7 +21,8 @@ class ThresholdTuner(keras.callbacks.Callback):
     pass. The threshold is a weight of the head: every checkpoint carries the one of its own epoch,
     `EarlyStopping(restore_best_weights=True)` brings back the one of the best epoch, and so does
     the best model of Keras Tuner. The place in the list of callbacks does not matter, since the
-    threshold is set when validation ends, before any callback sees the end of the epoch.
+    threshold is set when validation ends, before any callback sees the end of the epoch. (Only with
+    a `monitor` of training it does: put this callback first then.)
 
     Where validation finds no threshold (NaN: one class only, or constraints that cannot be
     satisfied), the head keeps the one it has, with a warning. After training,

@@ -1,6 +1,8 @@
 """What a model gives for labelled rows, whatever form the rows come in."""
 
 import dataclasses
+import itertools
+import numbers
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -8,7 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_binclf.decision.heads import find_output, select_output
+from keras_binclf._validation import check_integer_at_least
+from keras_binclf.decision.heads import check_defined, find_output, select_output
 from keras_binclf.layers import BinaryHead
 
 Array = np.ndarray[Any, Any]
@@ -60,6 +63,8 @@ def score_rows(
         TypeError: for labels that are no numbers, and a data set of an unknown kind.
         ValueError: for labels other than 0 and 1, lengths that differ, and no rows at all.
     """
+    if steps is not None:
+        steps = check_integer_at_least(steps, 1, "steps", owner)
     if y is not None:
         _check_lengths(owner, x, y, sample_weight)
         outputs = model.predict(x, batch_size=batch_size, steps=steps, verbose=0)
@@ -93,12 +98,13 @@ def _score_batch(
     emitted = select_output(model, head, outputs)[..., 0]
     y = _select_part("labels", owner, model, head, outputs, y)
     sample_weight = _select_part("weights", owner, model, head, outputs, sample_weight)
-    labels = _to_labels(owner, y, emitted.shape)
-    if sample_weight is None:
-        weights = np.ones(emitted.shape)
-    else:
+    weights = np.ones(emitted.shape)
+    if sample_weight is not None:
         weights = _to_weights(owner, sample_weight, emitted.shape)
-    return emitted.ravel().astype("float64"), labels.ravel(), weights.ravel()
+    present = weights > 0
+    labels = _to_labels(owner, y, emitted.shape, present)
+    check_defined(np.where(present, emitted, 0))
+    return emitted.ravel().astype("float64"), labels, weights.ravel()
 
 
 def _iterate_batches(
@@ -110,9 +116,7 @@ def _iterate_batches(
             f"`sample_weight` of {owner} goes with arrays `x` and `y`. Received: a data set "
             "without `y`. Let the data set give (features, labels, weights) a batch."
         )
-    for number, batch in enumerate(_open(owner, data, steps)):
-        if number == steps:
-            return
+    for batch in itertools.islice(_open(owner, data, steps), steps):
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if labels is None:
             raise ValueError(
@@ -124,7 +128,8 @@ def _iterate_batches(
 
 def _open(owner: str, data: Any, steps: int | None) -> Iterable[Any]:
     """Return an iterator over the batches of a data set that ends, or is cut by `steps`."""
-    if hasattr(data, "shape") or not isinstance(data, keras.utils.PyDataset | Iterable):
+    arrays = hasattr(data, "shape") or isinstance(data, tuple | dict | str)
+    if arrays or not isinstance(data, keras.utils.PyDataset | Iterable):
         raise TypeError(
             f"{owner} needs labels: give `y` beside the features, or, as `x`, a data set such as a "
             f"tf.data.Dataset, a keras.utils.PyDataset, a torch DataLoader or a generator of "
@@ -134,7 +139,7 @@ def _open(owner: str, data: Any, steps: int | None) -> Iterable[Any]:
         num_batches = data.num_batches
         if num_batches is None and steps is None:
             raise ValueError(f"{owner} was given a PyDataset without end. {UNENDING}")
-        return (data[i] for i in range(num_batches if steps is None else steps))
+        return (data[i] for i in (itertools.count() if num_batches is None else range(num_batches)))
     cardinality = getattr(data, "cardinality", None)
     if cardinality is not None and steps is None and int(cardinality()) == -1:
         raise ValueError(f"{owner} was given a tf.data.Dataset without end. {UNENDING}")
@@ -172,28 +177,33 @@ def _is_structure(value: Any) -> bool:
     return isinstance(value, dict | tuple)
 
 
-def _to_labels(owner: str, y: Any, shape: tuple[int, ...]) -> Array:
-    labels = _to_array(y)
-    if labels.dtype.kind not in "biuf":
-        raise TypeError(
-            f"Labels of {owner} must be the numbers 0 and 1. Received: {_some(labels)}, of dtype "
-            f"{labels.dtype}. Map them, as in `y = (y == {_last(labels)!r}).astype('int32')`."
+def _to_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> Array:
+    """Return a vector of 0.0 and 1.0; what stands in rows that are not present does not count."""
+    labels = _fit(_to_array(y), shape)
+    if labels is None:
+        raise ValueError(
+            f"{owner} needs one label a row, of shape {shape} or {(*shape, 1)}. Received: labels "
+            f"of shape {np.shape(y)}."
         )
-    values = np.unique(labels)
+    counted = labels[present]
+    if counted.dtype.kind == "O" and all(isinstance(v, bool | numbers.Real) for v in counted):
+        counted = counted.astype("float64")
+    if counted.dtype.kind not in "biuf":
+        raise TypeError(
+            f"Labels of {owner} must be the numbers 0 and 1. Received: {_some(counted)}, of dtype "
+            f"{counted.dtype}. Map them, as in `y = (y == {_last(counted)!r}).astype('int32')`."
+        )
+    values = np.unique(counted)
     if not np.isin(values, (0, 1)).all():
         hint = "Find out what the other values mean before mapping them."
         if np.isnan(values).any():
             hint = "Leave out the rows without a label."
         elif len(values) <= 2:
             hint = f"Map them, as in `y = (y == {values[-1].item()!r}).astype('int32')`."
-        raise ValueError(f"Labels of {owner} must be 0 and 1. Received: {_some(labels)}. {hint}")
-    fitted = _fit(labels, shape)
-    if fitted is None:
-        raise ValueError(
-            f"{owner} needs one label a row, of shape {shape} or {(*shape, 1)}. Received: labels "
-            f"of shape {labels.shape}."
-        )
-    return fitted.astype("float64")
+        raise ValueError(f"Labels of {owner} must be 0 and 1. Received: {_some(counted)}. {hint}")
+    fitted = np.zeros(shape)
+    fitted[present] = counted
+    return fitted.ravel()
 
 
 def _to_weights(owner: str, sample_weight: Any, shape: tuple[int, ...]) -> Array:

@@ -99,15 +99,19 @@ def select_output(model: keras.Model, head: BinaryHead, outputs: Any) -> np.ndar
             f"BinaryHead {head.name!r} emits outputs of shape (n, ..., 1), but model "
             f"{model.name!r} returned {output.shape}. Expected: what the head emits, unchanged."
         )
-    undefined = np.isnan(output)
+    return output
+
+
+def check_defined(outputs: np.ndarray[Any, Any]) -> None:
+    """Raise `ValueError` if a model gave NaN."""
+    undefined = np.isnan(outputs)
     if undefined.any():
-        rows = np.flatnonzero(undefined.reshape(len(output), -1).any(axis=1))
+        rows = np.flatnonzero(undefined.reshape(len(outputs), -1).any(axis=1))
         raise ValueError(
-            f"The model gave NaN for {len(rows)} of {len(output)} rows, the first at index "
+            f"The model gave NaN for {len(rows)} of {len(outputs)} rows, the first at index "
             f"{rows[0]}. Expected: a probability for every row. Look for NaN or infinity in the "
             "features of that row, else in the weights."
         )
-    return output
 
 
 def find_output(model: keras.Model, head: BinaryHead, outputs: Any) -> int:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_binclf.decision.heads import choose_head, select_output
+from keras_binclf.decision.heads import check_defined, choose_head, select_output
 from keras_binclf.layers import BinaryHead
 
 
@@ -53,6 +53,7 @@ def predict_labels(
     chosen = choose_head(model, head, "predict_labels")
     outputs = model.predict(x, batch_size=batch_size, verbose=verbose)
     outputs = select_output(model, chosen, outputs)
+    check_defined(outputs)
     return np.asarray(ops.convert_to_numpy(chosen.labels(outputs)))
 
 

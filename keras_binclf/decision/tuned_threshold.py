@@ -126,8 +126,8 @@ def tune_threshold(
         sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Weight 2 is the row twice.
             Give 0 for the padding of sequences. Defaults to `None`.
         batch_size: int, rows per batch where `x` are features. Defaults to `None`.
-        steps: int, batches to take from a data set, needed where it has no end. Defaults to
-            `None`.
+        steps: positive int, batches to take from a data set, needed where it has no end: a
+            generator that never stops would be read for ever. Defaults to `None`.
         head: name or path of the head, or the head itself, where the model has several. Defaults
             to `None`.
         beta: positive float, for `score="fbeta"` only. Defaults to `None`.

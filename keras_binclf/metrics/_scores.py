@@ -11,6 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
+
 from keras_binclf._validation import (
     Tensor,
     check_non_negative,
@@ -136,12 +139,7 @@ class Criterion:
     def evaluate(self, confusion: Confusion) -> Tensor:
         """Return the score of each table; NaN where it is undefined or a constraint fails."""
         values = SCORES[self.score].function(confusion, self)
-        xp = confusion.xp
-        if self.min_precision is not None:
-            values = xp.where(confusion.ppv >= self.min_precision, values, math.nan)
-        if self.min_recall is not None:
-            values = xp.where(confusion.tpr >= self.min_recall, values, math.nan)
-        return values
+        return self._keep_admissible(values, confusion, math.nan)
 
     def find_best(self, confusion: Confusion) -> tuple[Tensor, Tensor]:
         """Return the index of the best of many tables, and its score.
@@ -152,15 +150,28 @@ class Criterion:
         """
         xp = confusion.xp
         sign = 1 if self.direction == "up" else -1
-        gains = sign * self.evaluate(confusion)
-        if self.min_precision is not None or self.min_recall is not None:
-            gains = xp.where(xp.isnan(gains), -math.inf, gains)
+        scores = sign * SCORES[self.score].function(confusion, self)
+        # Equal fractions differ in their last digits.
+        slack = 8 * np.finfo(keras.backend.standardize_dtype(scores.dtype)).eps
+        gains = self._keep_admissible(scores, confusion, -math.inf)
         best = xp.max(gains)
         informedness = confusion.tpr - confusion.fpr
-        index = xp.argmax(xp.where(xp.equal(gains, best), informedness, -math.inf))
+        rivals = gains >= best - slack * xp.max(xp.abs(scores))
+        leads = xp.where(rivals, informedness, -math.inf)
+        index = xp.argmax(xp.where(leads >= xp.max(leads) - slack, 1, 0))
         # One class only: the sum is NaN, as after an invalid row.
         found = xp.isfinite(best + xp.sum(informedness))
         return index, xp.where(found, sign * best, math.nan)
+
+    def _keep_admissible(self, values: Tensor, confusion: Confusion, otherwise: float) -> Tensor:
+        """Return the values, and `otherwise` for those that a constraint excludes."""
+        if self.min_precision is not None:
+            admissible = confusion.ppv >= self.min_precision
+            values = confusion.xp.where(admissible, values, otherwise)
+        if self.min_recall is not None:
+            admissible = confusion.tpr >= self.min_recall
+            values = confusion.xp.where(admissible, values, otherwise)
+        return values
 
 
 def make_criterion(
