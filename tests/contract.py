@@ -441,12 +441,13 @@ def metric_name_is_never_numbered(cls: type, case: Case, folder: Path) -> None:
 
 def metric_comes_back_with_the_model(cls: type, case: Case, folder: Path) -> None:
     model = make_monitored_model(cls, case)
+    # Before the files: on JAX, Keras did not find the optimizer of a copy that was made after them.
+    assert_equal_evaluation(model, copy.deepcopy(model), case)
+    assert_equal_evaluation(model, pickle.loads(pickle.dumps(model)), case)
     for suffix in (".keras", ".h5"):
         model.save(folder / f"model{suffix}")
         again = keras.models.load_model(folder / f"model{suffix}")
         assert_equal_evaluation(model, again, case)
-    assert_equal_evaluation(model, copy.deepcopy(model), case)
-    assert_equal_evaluation(model, pickle.loads(pickle.dumps(model)), case)
 
 
 def metric_computes_in_full_precision(cls: type, case: Case, folder: Path) -> None:
