@@ -745,3 +745,15 @@ def test_string_tensor_is_refused():
 def test_all_metrics_are_reachable_by_their_room():
     for name in keras_binclf.metrics.__all__:
         assert getattr(keras_binclf, name) is getattr(keras_binclf.metrics, name)
+
+
+def test_area_does_not_exceed_1_by_rounding():
+    labels = np.array([0, 0, 1, 0, 0, 0])
+    scores = np.array([-100.0, -100.0, 1.0, -10.0, -100.0, 0.0])
+    weights = np.array([0.0, 0.0, 0.25, 1.0, 0.25, 1.75])
+    for curve in ("ROC", "PR"):
+        metric = keras_binclf.BinaryAUC(curve, from_logits=True)
+        metric.update_state(labels, scores, weights)
+        assert float(metric.result()) == 1.0
+        metric.reset_state()
+        assert np.isnan(float(metric.result()))
