@@ -754,6 +754,7 @@ def test_area_does_not_exceed_1_by_rounding():
     for curve in ("ROC", "PR"):
         metric = keras_binclf.BinaryAUC(curve, from_logits=True)
         metric.update_state(labels, scores, weights)
-        assert float(metric.result()) == 1.0
+        # PyTorch rounds the sum down, on some processors by one digit of float32.
+        assert 1 - 2**-22 <= float(metric.result()) <= 1.0
         metric.reset_state()
         assert np.isnan(float(metric.result()))
