@@ -1,6 +1,6 @@
 """Registered, serializable building blocks for binary classification with Keras 3."""
 
-from keras_binclf.callbacks import ThresholdTuner
+from keras_binclf.callbacks import AdamMomentLogger, ThresholdTuner
 from keras_binclf.decision import (
     Calibration,
     TunedThreshold,
@@ -23,6 +23,7 @@ from keras_binclf.models import binary_classifier
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdamMomentLogger",
     "BestThreshold",
     "BinaryAUC",
     "BinaryHead",

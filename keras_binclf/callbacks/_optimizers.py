@@ -1,0 +1,173 @@
+"""Which optimizers keep Adam's moments, where, and what they make of them.
+
+Keras has no public name for the moments. All private attributes of optimizers that we read are read
+here, and `tests/test_adam_moment_logger.py` fails if one of them is gone.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_binclf._validation import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Where a class of optimizers keeps its moments.
+
+    Attributes:
+        first: str, attribute with the first moments.
+        second: str, attribute with the second moments.
+        norm: bool, whether `second` is a norm of the gradients, and not of their squares (Adamax).
+        nesterov: bool, whether the step looks one step ahead (Nadam).
+    """
+
+    first: str = "_momentums"
+    second: str = "_velocities"
+    norm: bool = False
+    nesterov: bool = False
+
+
+FAMILIES: dict[type, Family] = {
+    keras.optimizers.Adam: Family(),  # and AdamW, which is one
+    keras.optimizers.Nadam: Family(nesterov=True),
+    keras.optimizers.Adamax: Family("_m", "_u", norm=True),
+    keras.optimizers.Lamb: Family(),
+}
+
+SUPPORTED = (
+    "Adam, AdamW, Nadam, Adamax or Lamb, also inside a LossScaleOptimizer or a MultiOptimizer"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The numbers of an optimizer by which its moments are read.
+
+    Attributes:
+        beta_1: float, decay of the first moment a step.
+        beta_2: float, decay of the second moment a step.
+        epsilon: float, what is added to the root of the second moment.
+        accumulation: int, number of counts that make one step.
+        norm: bool, as in `Family`.
+        nesterov: bool, as in `Family`.
+        amsgrad: bool, whether the step divides by the largest second moment so far.
+    """
+
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    accumulation: int
+    norm: bool
+    nesterov: bool
+    amsgrad: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """A trainable variable with what the optimizer keeps about it.
+
+    Attributes:
+        weight: keras.Variable, which is trained.
+        first: keras.Variable, its first moment.
+        second: keras.Variable, its second moment, or for Adamax the norm.
+        maximum: keras.Variable, the largest second moment so far, which AMSGrad divides by.
+    """
+
+    weight: keras.Variable
+    first: keras.Variable
+    second: keras.Variable
+    maximum: keras.Variable | None
+
+
+def find_adams(optimizer: Any) -> list[Any]:
+    """Return the optimizers of the Adam family in `optimizer`, which may wrap several.
+
+    Of a `MultiOptimizer` only those that are of the family; it adds those that a callable chooses
+    when it is built.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return find_adams(optimizer.inner_optimizer)
+    inner = getattr(optimizer, "optimizers", None)  # MultiOptimizer, which old Keras does not have
+    if isinstance(inner, list):
+        return [adam for part in inner for adam in find_adams(part)]
+    return [optimizer] if isinstance(optimizer, tuple(FAMILIES)) else []
+
+
+def may_skip(optimizer: Any) -> bool:
+    """Whether a batch may leave the count of steps as it is, as a dynamic loss scale does."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def find_family(adam: Any) -> Family:
+    """Return where an optimizer of the Adam family keeps its moments."""
+    return next(family for cls, family in FAMILIES.items() if isinstance(adam, cls))
+
+
+def make_rule(adam: Any) -> Rule:
+    """Return the numbers by which the moments of `adam` are read."""
+    family = find_family(adam)
+    return Rule(
+        beta_1=float(adam.beta_1),
+        beta_2=float(adam.beta_2),
+        epsilon=float(adam.epsilon),
+        accumulation=adam.gradient_accumulation_steps or 1,
+        norm=family.norm,
+        nesterov=family.nesterov,
+        amsgrad=bool(getattr(adam, "amsgrad", False)),
+    )
+
+
+def list_moments(adam: Any) -> list[Moments]:
+    """Return the moments of a built optimizer, one for each variable that it trains.
+
+    Variables that are overwritten by their gradient (scales of float8) have none.
+    """
+    family = find_family(adam)
+    weights = adam._trainable_variables
+    firsts, seconds = getattr(adam, family.first), getattr(adam, family.second)
+    maxima = adam._velocity_hats if make_rule(adam).amsgrad else [None] * len(weights)
+    rows = zip(weights, firsts, seconds, maxima, strict=True)
+    return [Moments(*row) for row in rows if row[1] is not None]
+
+
+def get_counter(adam: Any) -> keras.Variable:
+    """Return the variable that counts batches, of which `accumulation` make one step."""
+    return adam._iterations
+
+
+def get_product(adam: Any) -> keras.Variable | None:
+    """Return the product of Nadam's decays so far, and None for other optimizers."""
+    return adam._u_product if find_family(adam).nesterov else None
+
+
+def read(model: Any, variables: list[keras.Variable]) -> list[Tensor]:
+    """Return what the variables hold now, also within an epoch, without making the model wait.
+
+    In an epoch on JAX the variables are empty, and the trainer holds the state. Asking for
+    `callback.model` would write all of it back after each step.
+    """
+    state = None if getattr(model, "_jax_state_synced", True) else model._jax_state
+    if state is None:
+        return [_read_variable(variable) for variable in variables]
+    groups = (
+        (model.trainable_variables, state["trainable_variables"]),
+        (model.optimizer.variables, state["optimizer_variables"]),
+        (model.non_trainable_variables, state["non_trainable_variables"]),
+    )
+    held = {
+        id(variable): value
+        for group, values in groups
+        for variable, value in zip(group, values, strict=True)
+    }
+    return [held[id(variable)] for variable in variables]
+
+
+def _read_variable(variable: keras.Variable) -> Tensor:
+    """Return the value of a variable; on TensorFlow one that later steps do not change."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(variable.value)
+    return keras.ops.convert_to_tensor(variable)

@@ -1,0 +1,181 @@
+"""Look at one optimizer while it trains: only around the steps that are scheduled."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_binclf._validation import Tensor
+from keras_binclf.callbacks._observation import LOW_BITS, make_observer, make_snapshot
+from keras_binclf.callbacks._optimizers import (
+    Moments,
+    get_counter,
+    get_product,
+    list_moments,
+    make_rule,
+    read,
+)
+from keras_binclf.callbacks._quantities import Plan
+
+Schedule = Callable[[int], bool]
+
+MAX_UNSURE = 64
+"""Number of batches after which the count is read where some may have been skipped."""
+
+
+class Watch:
+    """One optimizer of the Adam family, and the variables of it that are logged.
+
+    How far it is, is counted here, so that training need not wait for the device. Where the count
+    is not sure (a dynamic loss scale skips batches, and one call may train several), it is read,
+    but only when the next batch may be a scheduled one.
+
+    Args:
+        model: keras.Model, which is trained.
+        adam: optimizer, built.
+        moments: list of Moments, what is logged.
+        names: tuple of str, their keys.
+        quantities: tuple of str, names of quantities.
+        schedule: function of a step that tells whether it is logged.
+        skips: bool, whether the optimizer may skip batches.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        adam: Any,
+        moments: Sequence[Moments],
+        names: tuple[str, ...],
+        quantities: tuple[str, ...],
+        schedule: Schedule,
+        skips: bool,
+    ) -> None:
+        self.model, self.moments, self.names, self.schedule = model, moments, names, schedule
+        self.rule = make_rule(adam)
+        self.plan = Plan(quantities, self.rule)
+        self.counter, self.product = get_counter(adam), get_product(adam)
+        self.batches = model.steps_per_execution
+        self.is_sure = self.batches == 1 and not skips
+        self.sizes = np.array([float(np.prod(row.weight.shape)) for row in moments])
+        jit_compile = bool(model.jit_compile)
+        shapes = tuple(tuple(row.weight.shape) for row in moments)
+        self.observe = make_observer(
+            self.rule, self.plan.totals, shapes, jit_compile and _runs_on_cpu(), jit_compile
+        )
+        self.lowest = self.highest = -1
+        self.before: tuple[Tensor, list[list[Tensor]]] | None = None
+
+    def lose_count(self) -> None:
+        """Read the count anew before the next batch, since it may have been changed."""
+        self.lowest = self.highest = -1
+
+    def begin_batch(self) -> None:
+        """Take a snapshot if the next batch may complete a scheduled step."""
+        if self._is_due():
+            variables = [row.first for row in self.moments] + [row.weight for row in self.moments]
+            count, *rest = make_snapshot()(read(self.model, [self.counter, *variables]))
+            self.before = count, _pair(rest, len(self.moments))
+        self.highest += self.batches
+        if self.is_sure:
+            self.lowest = self.highest
+
+    def begin_first(self, weights: dict[int, Tensor]) -> None:
+        """Take the snapshot of an optimizer that did not exist before its first batch.
+
+        Args:
+            weights: dict of what was in the variables, by `id`; NaN where they did not exist.
+        """
+        before = [
+            [
+                ops.zeros_like(row.first),
+                weights.get(id(row.weight), ops.full(row.weight.shape, np.nan, "float32")),
+            ]
+            for row in self.moments
+        ]
+        self.before = ops.zeros_like(self.counter), before
+
+    def end_batch(self) -> Tensor | None:
+        """Return the numbers of the batch that has just been trained, still on the device."""
+        if self.before is None:
+            return None
+        (old_count, before), self.before = self.before, None
+        parts = [[r.first, r.second, r.maximum, r.weight] for r in self.moments]
+        variables = [v for part in parts for v in part if v is not None]
+        head = [self.counter] if self.product is None else [self.counter, self.product]
+        values = iter(read(self.model, head + variables))
+        count = next(values)
+        product = None if self.product is None else next(values)
+        after = [[None if v is None else next(values) for v in part] for part in parts]
+        return self.observe([old_count, count], product, before, after)
+
+    def derive(self, numbers: Tensor) -> tuple[int, np.ndarray] | None:
+        """Return the step and its columns, or None if the batch completed no step."""
+        taken, low, high, *totals = ops.convert_to_numpy(numbers)
+        if taken < 1:
+            return None
+        step = int(high) * LOW_BITS + int(low)
+        by_variable = np.reshape(totals, (len(self.moments), -1))
+        return step, self.plan.derive(by_variable, step, self.sizes)
+
+    def warn_of_rounding(self) -> None:
+        """Warn where the dtype of the variables rounds `beta_2` to 1, so that nothing moves."""
+        for dtype in {row.second.dtype for row in self.moments}:
+            rounded = float(ops.cast(ops.cast(self.rule.beta_2, dtype), "float32"))
+            if rounded == 1.0 and not self.rule.norm:
+                warnings.warn(
+                    f"In {dtype}, beta_2={self.rule.beta_2:g} is 1: the bias correction of the "
+                    "second moment is 0, and Adam stands still. Keep the variables in float32 "
+                    f'(`keras.config.set_dtype_policy("mixed_{dtype}")`), or lower `beta_2`.',
+                    stacklevel=2,
+                )
+
+    def _is_due(self) -> bool:
+        if self.lowest < 0:
+            self._read_count()
+        due = self._is_scheduled()
+        unsure = self.lowest != self.highest
+        if unsure and (due or self.highest - self.lowest >= MAX_UNSURE * self.batches):
+            self._read_count()
+            due = self._is_scheduled()
+        return due
+
+    def _is_scheduled(self) -> bool:
+        """Whether the next batch may complete a scheduled step."""
+        first = self.lowest // self.rule.accumulation + 1
+        last = (self.highest + self.batches) // self.rule.accumulation
+        return any(self.schedule(step) for step in range(first, last + 1))
+
+    def _read_count(self) -> None:
+        (count,) = read(self.model, [self.counter])
+        self.lowest = self.highest = int(ops.convert_to_numpy(count))
+
+
+def list_watched(adams: Sequence[Any]) -> list[tuple[Any, list[Moments], tuple[str, ...]]]:
+    """Return each optimizer with its moments and their keys.
+
+    The key of a variable is its path; the second variable of a path gets `#2` after it.
+    """
+    seen: dict[str, int] = {}
+    watched = []
+    for adam in adams:
+        moments, names = list_moments(adam), []
+        for row in moments:
+            path = row.weight.path
+            seen[path] = seen.get(path, 0) + 1
+            names.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
+        watched.append((adam, moments, tuple(names)))
+    return watched
+
+
+def _pair(tensors: list[Tensor], count: int) -> list[list[Tensor]]:
+    return [list(pair) for pair in zip(tensors[:count], tensors[count:], strict=True)]
+
+
+def _runs_on_cpu() -> bool:
+    """Whether one processor holds whole variables, and a compiler makes loops fast."""
+    if keras.backend.backend() == "torch" or keras.distribution.distribution() is not None:
+        return False
+    return all(device.startswith("cpu") for device in keras.distribution.list_devices())
