@@ -13,6 +13,7 @@ import pytest
 
 CELLS: dict[tuple[str, str], bool] = {}
 DIFFERENCES: dict[tuple[str, str], float] = {}
+ADAM_ERRORS: dict[str, float] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,8 @@ def _fresh_keras():
 def pytest_runtest_logreport(report):
     """Collect the cells of the contract: a cell passes if all of its cases do.
 
-    And the differences between backends: of each pair, the largest.
+    And the differences between backends: of each pair, the largest. And how far the logged moments
+    are from the oracle's: of each optimizer, the farthest.
     """
     properties = dict(report.user_properties)
     cell = properties.get("contract_cell")
@@ -36,6 +38,9 @@ def pytest_runtest_logreport(report):
     if report.when == "call" and "cross_backend" in properties:
         *pair, difference = properties["cross_backend"]
         DIFFERENCES[tuple(pair)] = max(DIFFERENCES.get(tuple(pair), 0.0), difference)
+    if report.when == "call" and "adam_oracle" in properties:
+        optimizer, error = properties["adam_oracle"]
+        ADAM_ERRORS[optimizer] = error
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -53,3 +58,6 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(
             f"cross-backend: largest difference {largest:.1e} ({', '.join(pairs)})"
         )
+    if ADAM_ERRORS:
+        errors = "; ".join(f"{name} {error:.1e}" for name, error in ADAM_ERRORS.items())
+        terminalreporter.write_line(f"Adam's moments, largest relative error: {errors}")

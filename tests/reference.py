@@ -244,3 +244,64 @@ def quantile_calibration_error(labels, probabilities, num_groups=15):
     groups = np.array_split(order, num_groups)
     gaps = [abs((np.ravel(probabilities)[g] - np.ravel(labels)[g]).mean()) for g in groups]
     return np.average(gaps, weights=[len(g) for g in groups])
+
+
+class Adam:
+    """One variable under an optimizer of the Adam family, in float64, as the papers have it.
+
+    Keras's epsilon is Kingma & Ba's "epsilon hat": it is added to the root of `v`, not of `v̂`, by
+    Adam and AdamW. `share` is `1 - beta_2`, where an implementation rounds it.
+    """
+
+    def __init__(self, kind="adam", beta_1=0.9, beta_2=0.999, epsilon=1e-7, decay=0.0, share=None):
+        self.kind, self.beta_1, self.beta_2 = kind, beta_1, beta_2
+        self.epsilon, self.decay = epsilon, decay
+        self.share = 1 - beta_2 if share is None else share
+        self.t, self.m, self.v, self.v_max, self.product = 0, 0.0, 0.0, 0.0, 1.0
+
+    def schedule(self, t):
+        return self.beta_1 * (1 - 0.5 * 0.96**t)  # of Nadam, Dozat 2016
+
+    def step(self, weight, gradient, learning_rate):
+        """Return m, v, m_hat, v_hat and the update."""
+        self.t += 1
+        b1, b2, t = self.beta_1, self.beta_2, self.t
+        self.m = b1 * self.m + (1 - b1) * gradient
+        m_hat, epsilon = self.m / (1 - b1**t), self.epsilon
+        if self.kind == "adamax":
+            norm = np.maximum(b2 * np.sqrt(self.v), np.abs(gradient))
+            self.v = v_hat = norm**2
+        else:
+            self.v = self.v + self.share * (gradient**2 - self.v)
+            self.v_max = np.maximum(self.v_max, self.v)
+            v_hat = (self.v_max if self.kind == "amsgrad" else self.v) / (1 - b2**t)
+        if self.kind == "nadam":
+            self.product *= self.schedule(t)
+            ahead = self.schedule(t + 1)
+            m_hat = ahead * self.m / (1 - self.product * ahead)
+            m_hat = m_hat + (1 - self.schedule(t)) * gradient / (1 - self.product)
+        elif self.kind in ("adam", "amsgrad"):
+            epsilon = self.epsilon / np.sqrt(1 - b2**t)
+        step = m_hat / (np.sqrt(v_hat) + epsilon)
+        if self.kind == "lamb":
+            norms = np.linalg.norm(weight), np.linalg.norm(step)
+            step = step * (norms[0] / norms[1] if min(norms) > 0 else 1.0)
+        update = -learning_rate * (step + self.decay * weight)
+        return self.m, self.v, m_hat, v_hat, update
+
+
+def net_gradients(weights, x, y):
+    """Gradients of the mean log loss of a net of two layers, tanh between them, in float64.
+
+    And the sums of the absolute values of their terms, which say how exact they can be in float32.
+    """
+    w1, b1, w2, b2 = (np.asarray(w, "float64") for w in weights)
+    z = np.tanh(x @ w1 + b1)
+    delta = (sigmoid(z @ w2 + b2) - y[:, None]) / len(y)
+    back = delta @ w2.T * (1 - z**2)
+    ones = np.ones((1, len(y)))
+    pairs = [(x.T, back), (ones, back), (z.T, delta), (ones, delta)]
+    shapes = [w.shape for w in (w1, b1, w2, b2)]
+    gradients = [(a @ b).reshape(shape) for (a, b), shape in zip(pairs, shapes, strict=True)]
+    terms = [np.abs(a) @ np.abs(b) for a, b in pairs]
+    return gradients, [t.reshape(shape) for t, shape in zip(terms, shapes, strict=True)]

@@ -156,11 +156,11 @@ class Watch:
 def list_watched(adams: Sequence[Any]) -> list[tuple[Any, list[Moments], tuple[str, ...]]]:
     """Return each optimizer with its moments and their keys.
 
-    The key of a variable is its path; the second variable of a path gets `#2` after it.
+    A `MultiOptimizer` does not build those that train no variable. The key of a variable is its path; the second variable of a path gets `#2` after it.
     """
     seen: dict[str, int] = {}
     watched = []
-    for adam in adams:
+    for adam in (adam for adam in adams if adam.built):
         moments, names = list_moments(adam), []
         for row in moments:
             path = row.weight.path
