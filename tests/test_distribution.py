@@ -93,12 +93,11 @@ def make_metrics():
     ]
 
 
-def test_two_devices_train_the_same_model(tmp_path):
-    paths = [tmp_path / "model.keras", tmp_path / "outputs.npz"]
+def run_on_two_devices(code, *arguments):
+    """Run code in a process of its own, after `SETUP` and `IMPORTS`."""
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    code = SETUP[BACKEND] + IMPORTS + TRAIN
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, paths)],
+        [sys.executable, "-c", SETUP[BACKEND] + IMPORTS + code, *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,
@@ -106,6 +105,11 @@ def test_two_devices_train_the_same_model(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_two_devices_train_the_same_model(tmp_path):
+    paths = [tmp_path / "model.keras", tmp_path / "outputs.npz"]
+    run_on_two_devices(TRAIN, *paths)
 
     keras.utils.set_random_seed(0)
     alone = binary_classifier(4, normalization="layer", residual=True, metrics=None)

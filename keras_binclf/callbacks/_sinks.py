@@ -106,12 +106,11 @@ class File:
         first = file.readline()
         if not first:
             return 0
-        found = list(json.loads(first)) if self.as_json else next(csv.reader([first]))
-        if tuple(found) != self.columns:
+        if self._find_columns(first) != self.columns:
             raise ValueError(
-                f"`filepath` of AdamMomentLogger must be a new file, or one with the columns of "
-                f"its quantities. Received: filepath={self.path!r}, with other columns: "
-                f"{', '.join(found)}. Give another path, or the quantities of then."
+                "`filepath` of AdamMomentLogger must be a new file, or one with the columns of "
+                f"its quantities. Received: filepath={self.path!r}, which begins with other ones: "
+                f"{first.strip()}. Give another path, or the quantities that it was written with."
             )
         last = first
         for line in file:
@@ -124,6 +123,16 @@ class File:
             )
             file.write("\n")
         return self._find_run(first, last)
+
+    def _find_columns(self, line: str) -> tuple[str, ...] | None:
+        """Return the names in the first line, None if there are none."""
+        if not self.as_json:
+            return tuple(next(csv.reader([line])))
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return None
+        return tuple(row) if isinstance(row, dict) else None
 
     def _find_run(self, *lines: str) -> int:
         for line in reversed(lines):

@@ -77,25 +77,26 @@ class Watch:
         if self._is_due():
             variables = [row.first for row in self.moments] + [row.weight for row in self.moments]
             count, *rest = make_snapshot()(read(self.model, [self.counter, *variables]))
-            self.before = count, _pair(rest, len(self.moments))
-        self.highest += self.batches
-        if self.is_sure:
-            self.lowest = self.highest
+            firsts, weights = rest[: len(self.moments)], rest[len(self.moments) :]
+            self.before = count, [list(pair) for pair in zip(firsts, weights, strict=True)]
+        self._count_batch()
 
     def begin_first(self, weights: dict[int, Tensor]) -> None:
-        """Take the snapshot of an optimizer that did not exist before its first batch.
+        """Do the same for the first batch, when the optimizer did not exist before it.
 
         Args:
             weights: dict of what was in the variables, by `id`; NaN where they did not exist.
         """
-        before = [
-            [
-                ops.zeros_like(row.first),
-                weights.get(id(row.weight), ops.full(row.weight.shape, np.nan, "float32")),
-            ]
-            for row in self.moments
-        ]
-        self.before = ops.zeros_like(self.counter), before
+        self.lowest = self.highest = 0
+        if self._is_scheduled():
+            self.before = (
+                ops.zeros_like(self.counter),
+                [
+                    [ops.zeros_like(row.first), weights.get(id(row.weight), _unknown(row.weight))]
+                    for row in self.moments
+                ],
+            )
+        self._count_batch()
 
     def end_batch(self) -> Tensor | None:
         """Return the numbers of the batch that has just been trained, still on the device."""
@@ -148,6 +149,11 @@ class Watch:
         last = (self.highest + self.batches) // self.rule.accumulation
         return any(self.schedule(step) for step in range(first, last + 1))
 
+    def _count_batch(self) -> None:
+        self.highest += self.batches
+        if self.is_sure:
+            self.lowest = self.highest
+
     def _read_count(self) -> None:
         (count,) = read(self.model, [self.counter])
         self.lowest = self.highest = int(ops.convert_to_numpy(count))
@@ -156,7 +162,8 @@ class Watch:
 def list_watched(adams: Sequence[Any]) -> list[tuple[Any, list[Moments], tuple[str, ...]]]:
     """Return each optimizer with its moments and their keys.
 
-    A `MultiOptimizer` does not build those that train no variable. The key of a variable is its path; the second variable of a path gets `#2` after it.
+    A `MultiOptimizer` does not build those that train no variable. The key of a variable is its
+    path; the second variable of a path gets `#2` after it.
     """
     seen: dict[str, int] = {}
     watched = []
@@ -170,8 +177,8 @@ def list_watched(adams: Sequence[Any]) -> list[tuple[Any, list[Moments], tuple[s
     return watched
 
 
-def _pair(tensors: list[Tensor], count: int) -> list[list[Tensor]]:
-    return [list(pair) for pair in zip(tensors[:count], tensors[count:], strict=True)]
+def _unknown(variable: keras.Variable) -> Tensor:
+    return ops.full(variable.shape, np.nan, "float32")
 
 
 def _runs_on_cpu() -> bool:
