@@ -1,5 +1,8 @@
 """Registered, serializable building blocks for binary classification with Keras 3."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from keras_binclf.callbacks import AdamMomentLogger, ThresholdTuner
 from keras_binclf.decision import (
     Calibration,
@@ -19,6 +22,9 @@ from keras_binclf.metrics import (
     ThresholdMetric,
 )
 from keras_binclf.models import binary_classifier
+
+if TYPE_CHECKING:
+    from keras_binclf import plots as plots
 
 __version__ = "0.1.0"
 
@@ -42,3 +48,14 @@ __all__ = [
     "predict_labels",
     "tune_threshold",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `keras_binclf.plots` when it is first asked for."""
+    if name == "plots":
+        return importlib.import_module("keras_binclf.plots")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "plots"})

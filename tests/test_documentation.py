@@ -9,10 +9,14 @@ import keras
 import pytest
 
 import keras_binclf
+from keras_binclf import plots
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("benchmarks/*.md")])
-PUBLIC = [getattr(keras_binclf, name) for name in keras_binclf.__all__ if name[0] != "_"]
+PUBLIC = [
+    *(getattr(keras_binclf, name) for name in keras_binclf.__all__ if name[0] != "_"),
+    *(getattr(plots, name) for name in plots.__all__),
+]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 
@@ -70,12 +74,24 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
+def figures(page):
+    """What the code of a page draws, and `docs/_hooks.py` puts beside it."""
+    return re.findall(r'savefig\("([^"/]+\.png)"', "".join(BLOCK.findall(page.read_text())))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
+    drawn = figures(page)
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if re.match(r"[a-z]+:", link):
+        if re.match(r"[a-z]+:", link) or link in drawn:
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_figure_is_shown_and_described(page):
+    for name in figures(page):
+        assert re.search(rf"!\[[^\]]{{40,}}\]\({name}\)", page.read_text()), name

@@ -62,11 +62,34 @@ def test_every_module_stands_in_a_room():
             room_of(path.stem)
 
 
-def test_backend_modules_are_imported_nowhere():
+# The functions for which Keras has no name of its own: to compile, and to read a value that stays.
+BACKEND_IMPORTS = {
+    ("_observation.py", "compiled", "jax"),
+    ("_observation.py", "compiled", "tensorflow"),
+    ("_observation.py", "compiled", "torch"),
+    ("_optimizers.py", "_read_variable", "tensorflow"),
+}
+
+
+def test_backend_modules_are_imported_only_where_they_are_needed():
+    found = set()
     for path in MODULES:
-        assert not re.search(
-            r"^\s*(import|from) (tensorflow|jax|torch)\b", path.read_text(), re.M
-        ), path
+        for function in ast.walk(ast.parse(path.read_text())):
+            body = getattr(function, "body", None)
+            for node in body if isinstance(body, list) else []:
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) else []
+                for name in {"tensorflow", "jax", "torch"} & {n.split(".")[0] for n in names}:
+                    found.add((path.name, find_function(path, node.lineno), name))
+    assert found == BACKEND_IMPORTS
+
+
+def find_function(path, line):
+    """Name of the function in which a line stands, None for the module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and node.lineno <= line <= node.end_lineno:
+            return node.name
+    return None
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -124,6 +147,27 @@ said = io.StringIO()
 with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
     import keras_binclf
 assert (policy, state) == (keras.config.dtype_policy().name, keras.config.floatx())
-print(json.dumps([said.getvalue(), "keras_tuner" in sys.modules]))
+loaded = [name for name in ("keras_tuner", "keras_binclf.plots") if name in sys.modules]
+print(json.dumps([said.getvalue(), loaded]))
 """
-    assert json.loads(run_fresh(code).splitlines()[-1]) == ["", False]
+    assert json.loads(run_fresh(code).splitlines()[-1]) == ["", []]
+
+
+def test_plots_are_there_when_asked_for():
+    """Without an import of their own, and where there is no matplotlib, until one is drawn."""
+    code = """
+import sys
+import keras
+sys.modules["matplotlib"] = None  # makes its import fail; Keras had its own before
+import keras_binclf
+assert "plots" in dir(keras_binclf) and "plots" not in vars(keras_binclf)
+assert keras_binclf.plots.__name__ == "keras_binclf.plots"
+from keras_binclf import plots
+assert plots is keras_binclf.plots
+"""
+    run_fresh(code)
+
+
+def test_missing_attribute_is_an_error_as_of_any_module():
+    with pytest.raises(AttributeError, match="module 'keras_binclf' has no attribute 'plot'"):
+        _ = keras_binclf.plot

@@ -210,6 +210,8 @@ class AdamMomentLogger(keras.callbacks.Callback):
         self._find_adams()
         if self._model.optimizer.built:
             self._make_watches()
+        elif self._model.built:
+            self._check_chosen([variable.path for variable in self._model.trainable_variables])
         if self.filepath is not None:
             self._sinks.append(File(self.filepath, self._memory.columns))
         if self.log_dir is not None:
@@ -307,7 +309,7 @@ class AdamMomentLogger(keras.callbacks.Callback):
 
     def _make_watches(self) -> None:
         watched = list_watched(self._find_adams())
-        known = [name for *_, names in watched for name in names]
+        self._check_chosen([name for *_, names in watched for name in names])
         self._watches = []
         for adam, moments, names in watched:
             chosen = [i for i, name in enumerate(names) if self._is_chosen(name)]
@@ -323,8 +325,10 @@ class AdamMomentLogger(keras.callbacks.Callback):
                 )
                 watch.warn_of_rounding()
                 self._watches.append(watch)
-        if not self._watches:
-            expected = f"chosen so that it matches a trainable variable ({', '.join(known)})"
+
+    def _check_chosen(self, paths: list[str]) -> None:
+        if not any(self._is_chosen(path) for path in paths):
+            expected = f"chosen so that it matches a trainable variable ({', '.join(paths)})"
             raise ValueError(error_message("variables", OWNER, expected, self.variables))
 
     def _is_chosen(self, path: str) -> bool:
