@@ -110,7 +110,7 @@ def plot_layers(logger: AdamMomentLogger, *, run: int | None = None) -> "Figure"
     0.001, about which it is said to be healthy: Karpathy, CS231n, "Ratio of weights:updates",
     https://cs231n.github.io/neural-networks-3/#ratio. `rms_ratio` compares the gradient with what
     Adam has got used to, with a line at 2.3, above which loss spikes followed in Wortsman et al.,
-    2023, https://arxiv.org/abs/2304.13013, section 3.4. In a variable of few entries (a bias) it
+    2023, https://arxiv.org/abs/2304.13013, section 3. In a variable of few entries (a bias) it
     gets there by chance.
 
     Each variable has a line; more than 7 variables are rows of two heat maps, in which the middle

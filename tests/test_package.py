@@ -64,10 +64,9 @@ def test_every_module_stands_in_a_room():
 
 # The functions for which Keras has no name of its own: to compile, and to read a value that stays.
 BACKEND_IMPORTS = {
-    ("_observation.py", "compiled", "jax"),
-    ("_observation.py", "compiled", "tensorflow"),
-    ("_observation.py", "compiled", "torch"),
-    ("_optimizers.py", "_read_variable", "tensorflow"),
+    ("_compiling.py", "_compile", "jax"),
+    ("_compiling.py", "_compile", "torch"),
+    *(("_compiling.py", f, "tensorflow") for f in ("compile_reading", "copy_all", "read_variable")),
 }
 
 

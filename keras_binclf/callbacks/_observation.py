@@ -4,18 +4,24 @@ All that is wanted of a step comes back as one array of float32, so that one tra
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import keras
 from keras import ops
 
 from keras_binclf._validation import Tensor
 from keras_binclf.callbacks._optimizers import Rule
 
-CHUNK = 16_384
+CHUNK = 65_536
 """Entries that are reduced together where memory is read in turn, as processors do it."""
+
+SMALL = 4096
+"""Number of entries up to which it is faster to put all that is summed into one array."""
+
+LANES = 256
+"""Number of sums that are kept side by side, so that they are added up in a tree, not in a row."""
 
 SCALE = 2.0**32
 """What second moments are multiplied by before they are squared.
@@ -160,9 +166,8 @@ def make_observer(
     totals: tuple[Total, ...],
     shapes: tuple[tuple[int, ...], ...],
     in_chunks: bool,
-    jit_compile: bool,
 ) -> Callable[..., Tensor]:
-    """Return a compiled function that reduces a step to one array.
+    """Return a function that reduces a step to one array, still to be compiled.
 
     It is kept for the next training of a model of these shapes.
 
@@ -172,58 +177,29 @@ def make_observer(
         shapes: tuple of the shapes of the variables.
         in_chunks: bool, whether large variables are gone through once, `CHUNK` by `CHUNK`, and not
             once for each total. Several times faster on processors, slower on GPUs.
-        jit_compile: bool, whether TensorFlow compiles with XLA.
 
     Returns:
-        Function of `(counts, product, before, after)`: two counts, the product of Nadam or `None`,
-        and for each variable the tensors that `Step` takes. It gives the number of steps taken, the
-        last step in two parts, and the totals of each variable.
+        Function of two lists of tensors, after the step and before it. After: the count, the
+        product of Nadam, and for each variable the first and second moment, the maximum of AMSGrad
+        and the weight. Before: the count, and for each variable the first moment and the weight. It
+        gives the number of steps taken, the last step in two parts, and the totals of each
+        variable.
     """
 
-    def observe(
-        counts: Sequence[Tensor],
-        product: Tensor | None,
-        before: Sequence[Sequence[Tensor]],
-        after: Sequence[Sequence[Tensor | None]],
-    ) -> Tensor:
-        clock = Clock(rule, counts[0], counts[1], product)
-        numbers = [clock.taken, to_float(clock.low), to_float(clock.high)]
-        for shape, old, new in zip(shapes, before, after, strict=True):
-            make_step = functools.partial(_make_step, rule, clock, old, new)
-            numbers += _reduce(make_step, totals, math.prod(shape), in_chunks)
-        return ops.stack(numbers)
+    def observe(after: list[Tensor], before: list[Tensor]) -> Tensor:
+        new, old = iter(after), iter(before)
+        clock = Clock(rule, next(old), next(new), next(new) if rule.nesterov else None)
+        numbers = [ops.stack([clock.taken, to_float(clock.low), to_float(clock.high)])]
+        for shape in shapes:
+            tensors = (
+                (next(old), next(old)),
+                (next(new), next(new), next(new) if rule.amsgrad else None, next(new)),
+            )
+            make_step = functools.partial(_make_step, rule, clock, *tensors)
+            numbers.append(_reduce(make_step, totals, math.prod(shape), in_chunks))
+        return ops.concatenate(numbers)
 
-    return compiled(observe, jit_compile)
-
-
-def compiled(function: Callable[..., Any], jit_compile: bool = True) -> Callable[..., Any]:
-    """Return the function as the backend runs it fastest, without recording gradients."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return jax.jit(function)
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        in_graph: Callable[..., Any] = tf.function(function, jit_compile=jit_compile)
-        return in_graph
-    import torch
-
-    without_gradients: Callable[..., Any] = torch.no_grad()(function)
-    return without_gradients
-
-
-@functools.lru_cache(maxsize=1)
-def make_snapshot() -> Callable[[list[Tensor]], list[Tensor]]:
-    """Return a function that copies tensors so that the next step of training leaves them alone.
-
-    A tensor that was read from a variable of TensorFlow is a value, and stays. PyTorch changes it
-    in place, and on JAX the trainer gives its memory to the next step.
-    """
-    if keras.backend.backend() == "tensorflow":
-        return lambda tensors: tensors
-    return compiled(lambda tensors: [ops.copy(x) for x in tensors])
+    return observe
 
 
 def _rest(beta: float, steps: Tensor) -> Tensor:
@@ -248,9 +224,12 @@ def _reduce(
     totals: tuple[Total, ...],
     size: int,
     in_chunks: bool,
-) -> list[Tensor]:
+) -> Tensor:
+    """Return the totals of a variable as a vector."""
+    if size <= SMALL:
+        return _reduce_together(make_step(lambda x: x), totals)
     if not in_chunks or size < 2 * CHUNK:
-        return _reduce_at_once(make_step(lambda x: x), totals)
+        return _reduce_each(make_step(lambda x: x), totals)
     chunks = size // CHUNK
 
     def add(index: Tensor, sums: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -261,23 +240,39 @@ def _reduce(
         )
 
     sums = ops.fori_loop(0, chunks, add, tuple(ops.zeros((CHUNK,)) for _ in totals))
-    numbers = [REDUCTIONS[t.reduction][2](x) for x, t in zip(sums, totals, strict=True)]
+    numbers = [_collapse(x, REDUCTIONS[t.reduction][2]) for x, t in zip(sums, totals, strict=True)]
     if size % CHUNK:
-        rest = make_step(lambda x: ops.reshape(x, (-1,))[chunks * CHUNK :])
+        rest = _reduce_each(make_step(lambda x: ops.reshape(x, (-1,))[chunks * CHUNK :]), totals)
         numbers = [
-            REDUCTIONS[total.reduction][1](*pair)
-            for total, *pair in zip(totals, numbers, _reduce_at_once(rest, totals), strict=True)
+            REDUCTIONS[total.reduction][1](number, rest[i])
+            for i, (total, number) in enumerate(zip(totals, numbers, strict=True))
         ]
-    return numbers
+    return ops.stack(numbers)
 
 
-def _reduce_at_once(step: Step, totals: tuple[Total, ...]) -> list[Tensor]:
-    """Reduce along one axis after the other, which rounds less than all at once."""
-    numbers = []
-    for tensor, reduction in totals:
-        prepare, _, reduce = REDUCTIONS[reduction]
-        number = prepare(getattr(step, tensor))
-        while len(number.shape):
-            number = reduce(number, axis=0)
-        numbers.append(number)
-    return numbers
+def _reduce_each(step: Step, totals: tuple[Total, ...]) -> Tensor:
+    """Return the totals, each with a pass of its own."""
+    return ops.stack(
+        [
+            _collapse(REDUCTIONS[reduction][0](getattr(step, tensor)), REDUCTIONS[reduction][2])
+            for tensor, reduction in totals
+        ]
+    )
+
+
+def _reduce_together(step: Step, totals: tuple[Total, ...]) -> Tensor:
+    """Return the totals, with one pass for all neighbours that are reduced alike."""
+    vectors = []
+    for reduce, group in itertools.groupby(totals, lambda total: REDUCTIONS[total.reduction][2]):
+        rows = [REDUCTIONS[t.reduction][0](getattr(step, t.tensor)) for t in group]
+        vectors.append(reduce(ops.stack([ops.reshape(row, (-1,)) for row in rows]), axis=1))
+    return ops.concatenate(vectors)
+
+
+def _collapse(x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+    """Reduce to a scalar along one axis after the other, which rounds less than all at once."""
+    if len(x.shape) == 1 and x.shape[0] % LANES == 0:
+        x = ops.reshape(x, (-1, LANES))
+    while len(x.shape):
+        x = reduce(x, axis=0)
+    return x

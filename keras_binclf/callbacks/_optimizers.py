@@ -5,11 +5,12 @@ here, and `tests/test_adam_moment_logger.py` fails if one of them is gone.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_binclf._validation import Tensor
+from keras_binclf.callbacks._compiling import read_variable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,21 +65,20 @@ class Rule:
     amsgrad: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Moments:
+class Moments(NamedTuple):
     """A trainable variable with what the optimizer keeps about it.
 
     Attributes:
-        weight: keras.Variable, which is trained.
         first: keras.Variable, its first moment.
         second: keras.Variable, its second moment, or for Adamax the norm.
         maximum: keras.Variable, the largest second moment so far, which AMSGrad divides by.
+        weight: keras.Variable, which is trained.
     """
 
-    weight: keras.Variable
     first: keras.Variable
     second: keras.Variable
     maximum: keras.Variable | None
+    weight: keras.Variable
 
 
 def find_adams(optimizer: Any) -> list[Any]:
@@ -128,8 +128,8 @@ def list_moments(adam: Any) -> list[Moments]:
     weights = adam._trainable_variables
     firsts, seconds = getattr(adam, family.first), getattr(adam, family.second)
     maxima = adam._velocity_hats if make_rule(adam).amsgrad else [None] * len(weights)
-    rows = zip(weights, firsts, seconds, maxima, strict=True)
-    return [Moments(*row) for row in rows if row[1] is not None]
+    rows = zip(firsts, seconds, maxima, weights, strict=True)
+    return [Moments(*row) for row in rows if row[0] is not None]
 
 
 def get_counter(adam: Any) -> keras.Variable:
@@ -150,7 +150,7 @@ def read(model: Any, variables: list[keras.Variable]) -> list[Tensor]:
     """
     state = None if getattr(model, "_jax_state_synced", True) else model._jax_state
     if state is None:
-        return [_read_variable(variable) for variable in variables]
+        return [read_variable(variable) for variable in variables]
     groups = (
         (model.trainable_variables, state["trainable_variables"]),
         (model.optimizer.variables, state["optimizer_variables"]),
@@ -162,12 +162,3 @@ def read(model: Any, variables: list[keras.Variable]) -> list[Tensor]:
         for variable, value in zip(group, values, strict=True)
     }
     return [held[id(variable)] for variable in variables]
-
-
-def _read_variable(variable: keras.Variable) -> Tensor:
-    """Return the value of a variable; on TensorFlow one that later steps do not change."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.convert_to_tensor(variable.value)
-    return keras.ops.convert_to_tensor(variable)

@@ -135,8 +135,9 @@ class Plan:
 
     @functools.cached_property
     def totals(self) -> tuple[Total, ...]:
-        """Each total once, though several quantities may need it."""
-        return tuple(dict.fromkeys(self._find_source(total)[0] for total in self._wanted()))
+        """Each total once, though several quantities may need it; those of a kind together."""
+        totals = dict.fromkeys(self._find_source(total)[0] for total in self._wanted())
+        return tuple(sorted(totals, key=lambda total: total.reduction == "max"))
 
     @functools.cached_property
     def columns(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Look at one optimizer while it trains: only around the steps that are scheduled."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_binclf._validation import Tensor
-from keras_binclf.callbacks._observation import LOW_BITS, make_observer, make_snapshot
+from keras_binclf.callbacks._compiling import compile_reading, copy_all
+from keras_binclf.callbacks._observation import LOW_BITS, make_observer
 from keras_binclf.callbacks._optimizers import (
     Moments,
     get_counter,
@@ -54,19 +56,31 @@ class Watch:
         skips: bool,
     ) -> None:
         self.model, self.moments, self.names, self.schedule = model, moments, names, schedule
+        self.key = _make_key(model, adam)
         self.rule = make_rule(adam)
         self.plan = Plan(quantities, self.rule)
         self.counter, self.product = get_counter(adam), get_product(adam)
         self.batches = model.steps_per_execution
         self.is_sure = self.batches == 1 and not skips
-        self.sizes = np.array([float(np.prod(row.weight.shape)) for row in moments])
-        jit_compile = bool(model.jit_compile)
-        shapes = tuple(tuple(row.weight.shape) for row in moments)
-        self.observe = make_observer(
-            self.rule, self.plan.totals, shapes, jit_compile and _runs_on_cpu(), jit_compile
-        )
+        self.shapes = tuple(tuple(row.weight.shape) for row in moments)
+        self.sizes = np.array([float(math.prod(shape)) for shape in self.shapes])
         self.lowest = self.highest = -1
-        self.before: tuple[Tensor, list[list[Tensor]]] | None = None
+        self.before: list[Tensor] | None = None
+        self._compile(bool(model.jit_compile))
+
+    def _compile(self, jit_compile: bool) -> None:
+        old = [self.counter, *(v for row in self.moments for v in (row.first, row.weight))]
+        new = [self.counter, *([] if self.product is None else [self.product])]
+        new += [v for row in self.moments for v in row if v is not None]
+        in_chunks = jit_compile and _runs_on_cpu()
+        observe = make_observer(self.rule, self.plan.totals, self.shapes, in_chunks)
+        self.look = compile_reading(copy_all, lambda: read(self.model, old), False)
+        self.observe = compile_reading(observe, lambda: read(self.model, new), jit_compile)
+
+    def is_for(self, model: Any, adam: Any, moments: Sequence[Moments]) -> bool:
+        """Whether this watches these variables of this optimizer, compiled as it is now."""
+        same = [_ids(row) for row in self.moments] == [_ids(row) for row in moments]
+        return same and self.key == _make_key(model, adam)
 
     def lose_count(self) -> None:
         """Read the count anew before the next batch, since it may have been changed."""
@@ -75,10 +89,7 @@ class Watch:
     def begin_batch(self) -> None:
         """Take a snapshot if the next batch may complete a scheduled step."""
         if self._is_due():
-            variables = [row.first for row in self.moments] + [row.weight for row in self.moments]
-            count, *rest = make_snapshot()(read(self.model, [self.counter, *variables]))
-            firsts, weights = rest[: len(self.moments)], rest[len(self.moments) :]
-            self.before = count, [list(pair) for pair in zip(firsts, weights, strict=True)]
+            self.before = self.look()
         self._count_batch()
 
     def begin_first(self, weights: dict[int, Tensor]) -> None:
@@ -89,28 +100,21 @@ class Watch:
         """
         self.lowest = self.highest = 0
         if self._is_scheduled():
-            self.before = (
-                ops.zeros_like(self.counter),
-                [
-                    [ops.zeros_like(row.first), weights.get(id(row.weight), _unknown(row.weight))]
-                    for row in self.moments
-                ],
-            )
+            self.before = [ops.zeros_like(self.counter)]
+            for row in self.moments:
+                weight = weights.get(id(row.weight))
+                self.before += [
+                    ops.zeros_like(row.first),
+                    ops.full_like(row.weight, np.nan) if weight is None else weight,
+                ]
         self._count_batch()
 
     def end_batch(self) -> Tensor | None:
         """Return the numbers of the batch that has just been trained, still on the device."""
         if self.before is None:
             return None
-        (old_count, before), self.before = self.before, None
-        parts = [[r.first, r.second, r.maximum, r.weight] for r in self.moments]
-        variables = [v for part in parts for v in part if v is not None]
-        head = [self.counter] if self.product is None else [self.counter, self.product]
-        values = iter(read(self.model, head + variables))
-        count = next(values)
-        product = None if self.product is None else next(values)
-        after = [[None if v is None else next(values) for v in part] for part in parts]
-        return self.observe([old_count, count], product, before, after)
+        before, self.before = self.before, None
+        return self.observe(before)
 
     def derive(self, numbers: Tensor) -> tuple[int, np.ndarray] | None:
         """Return the step and its columns, or None if the batch completed no step."""
@@ -177,8 +181,13 @@ def list_watched(adams: Sequence[Any]) -> list[tuple[Any, list[Moments], tuple[s
     return watched
 
 
-def _unknown(variable: keras.Variable) -> Tensor:
-    return ops.full(variable.shape, np.nan, "float32")
+def _make_key(model: Any, adam: Any) -> tuple[Any, ...]:
+    ids = id(model), id(model.optimizer), id(adam)
+    return *ids, make_rule(adam), model.steps_per_execution, model.jit_compile
+
+
+def _ids(row: Moments) -> list[int]:
+    return [id(variable) for variable in row]
 
 
 def _runs_on_cpu() -> bool:

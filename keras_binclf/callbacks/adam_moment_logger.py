@@ -18,13 +18,13 @@ from keras_binclf._validation import (
     error_message,
     to_list,
 )
-from keras_binclf.callbacks._optimizers import SUPPORTED, find_adams, may_skip, read
+from keras_binclf.callbacks._optimizers import SUPPORTED, Moments, find_adams, may_skip, read
 from keras_binclf.callbacks._quantities import DEFAULT, QUANTITIES, list_columns
 from keras_binclf.callbacks._sinks import KEYS, SUFFIXES, File, Memory, Record, TensorBoard
 from keras_binclf.callbacks._watch import Watch, list_watched
 
 RMS_RATIO_WARNING = 2.3
-"""Level of `rms_ratio` that loss spikes followed in Wortsman et al. (2023), section 3.4."""
+"""Level of `rms_ratio` that loss spikes followed in Wortsman et al. (2023), section 3."""
 
 FEWEST_ENTRIES = 100
 """Smallest variable of which a high `rms_ratio` is news: that of few entries is high by chance."""
@@ -42,6 +42,7 @@ class AdamMomentLogger(keras.callbacks.Callback):
         v_t = β₂ v_{t−1} + (1 − β₂) g_t²         v̂_t = v_t / (1 − β₂ᵗ)
         w_t = w_{t−1} − lr · m̂_t / (√v̂_t + ε)
 
+    (Keras's Adam and AdamW add `ε` to the uncorrected `√v_t`, the "epsilon hat" of that paper.)
     Training is the same to the last bit with the logger and without it: it computes from what the
     optimizer keeps, before and after a step, in a function of its own. It watches Adam,
     AdamW, Nadam, Adamax and Lamb, also inside a `LossScaleOptimizer` or `MultiOptimizer`, and with
@@ -72,7 +73,7 @@ class AdamMomentLogger(keras.callbacks.Callback):
       two octaves (`…_histogram_00` to `…_31`; the inner edges go from 2^-45 to 2^15).
 
     A warning comes when `rms_ratio` of a variable of 100 entries or more exceeds 2.3, the level of
-    Wortsman et al. (section 3.4), once for each variable and training; and when the variables are
+    Wortsman et al. (section 3), once for each variable and training; and when the variables are
     of a dtype in which `beta_2` is 1.
 
     Put the logger first in the list of callbacks: those after it see `adam/…` in the logs, and have
@@ -152,6 +153,7 @@ class AdamMomentLogger(keras.callbacks.Callback):
         self._memory = Memory(list_columns(self.quantities))
         self._run = 0
         self._is_training = False
+        self._kept: list[Watch] = []  # so that the next training need not compile again
         self._reset()
 
     def _reset(self) -> None:
@@ -310,21 +312,21 @@ class AdamMomentLogger(keras.callbacks.Callback):
     def _make_watches(self) -> None:
         watched = list_watched(self._find_adams())
         self._check_chosen([name for *_, names in watched for name in names])
-        self._watches = []
+        kept, self._kept = self._kept, []
         for adam, moments, names in watched:
             chosen = [i for i, name in enumerate(names) if self._is_chosen(name)]
             if chosen:
-                watch = Watch(
-                    self._model,
-                    adam,
-                    [moments[i] for i in chosen],
-                    tuple(names[i] for i in chosen),
-                    self.quantities,
-                    self._is_scheduled,
-                    may_skip(self._model.optimizer),
-                )
-                watch.warn_of_rounding()
-                self._watches.append(watch)
+                rows, keys = [moments[i] for i in chosen], tuple(names[i] for i in chosen)
+                same = [w for w in kept if w.is_for(self._model, adam, rows)]
+                self._kept.append(same[0] if same else self._make_watch(adam, rows, keys))
+        self._watches = self._kept
+        for watch in self._watches:
+            watch.lose_count()
+            watch.warn_of_rounding()
+
+    def _make_watch(self, adam: Any, moments: list[Moments], names: tuple[str, ...]) -> Watch:
+        skips = may_skip(self._model.optimizer)
+        return Watch(self._model, adam, moments, names, self.quantities, self._is_scheduled, skips)
 
     def _check_chosen(self, paths: list[str]) -> None:
         if not any(self._is_chosen(path) for path in paths):
