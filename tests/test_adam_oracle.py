@@ -114,7 +114,8 @@ def fit(make_optimizer, callback, frozen=False, skipped=False):
     layers[0].trainable = not frozen
     model = keras.Sequential([keras.Input((4,)), *layers])
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(make_optimizer(), loss=loss)
+    # XLA takes seconds to compile; the benchmarks and the tests of the logger run with it too.
+    model.compile(make_optimizer(), loss=loss, jit_compile=BACKEND == "jax")
     x = X.copy()
     if skipped:
         x[2 * BATCH : 3 * BATCH] = np.inf  # the third batch of each epoch has no gradient

@@ -142,23 +142,43 @@ def get_product(adam: Any) -> keras.Variable | None:
     return adam._u_product if find_family(adam).nesterov else None
 
 
-def read(model: Any, variables: list[keras.Variable]) -> list[Tensor]:
-    """Return what the variables hold now, also within an epoch, without making the model wait.
+class Reader:
+    """Reads what variables hold now, also within an epoch, without making the model wait.
 
     In an epoch on JAX the variables are empty, and the trainer holds the state. Asking for
     `callback.model` would write all of it back after each step.
+
+    Args:
+        model: keras.Model, which is trained.
+        variables: list of its variables and those of its optimizer.
     """
-    state = None if getattr(model, "_jax_state_synced", True) else model._jax_state
-    if state is None:
-        return [read_variable(variable) for variable in variables]
-    groups = (
-        (model.trainable_variables, state["trainable_variables"]),
-        (model.optimizer.variables, state["optimizer_variables"]),
-        (model.non_trainable_variables, state["non_trainable_variables"]),
-    )
-    held = {
-        id(variable): value
-        for group, values in groups
-        for variable, value in zip(group, values, strict=True)
-    }
-    return [held[id(variable)] for variable in variables]
+
+    def __init__(self, model: Any, variables: list[keras.Variable]) -> None:
+        self.model, self.variables = model, variables
+        self.places: list[tuple[str, int]] | None = None
+
+    def __call__(self) -> list[Tensor]:
+        """Return the values, in the order of the variables."""
+        state = None if getattr(self.model, "_jax_state_synced", True) else self.model._jax_state
+        if state is None:
+            return [read_variable(variable) for variable in self.variables]
+        if self.places is None:
+            self.places = self._find_places()
+        return [state[group][index] for group, index in self.places]
+
+    def forget(self) -> None:
+        """Find the variables anew: a layer that is frozen changes the order of all."""
+        self.places = None
+
+    def _find_places(self) -> list[tuple[str, int]]:
+        groups = {
+            "trainable_variables": self.model.trainable_variables,
+            "optimizer_variables": self.model.optimizer.variables,
+            "non_trainable_variables": self.model.non_trainable_variables,
+        }
+        places = {
+            id(variable): (group, index)
+            for group, variables in groups.items()
+            for index, variable in enumerate(variables)
+        }
+        return [places[id(variable)] for variable in self.variables]

@@ -11,14 +11,14 @@ from keras import ops
 
 from keras_binclf._validation import Tensor
 from keras_binclf.callbacks._compiling import compile_reading, copy_all
-from keras_binclf.callbacks._observation import LOW_BITS, make_observer
+from keras_binclf.callbacks._observation import CHUNK, LOW_BITS, make_observer
 from keras_binclf.callbacks._optimizers import (
     Moments,
+    Reader,
     get_counter,
     get_product,
     list_moments,
     make_rule,
-    read,
 )
 from keras_binclf.callbacks._quantities import Plan
 
@@ -72,10 +72,13 @@ class Watch:
         old = [self.counter, *(v for row in self.moments for v in (row.first, row.weight))]
         new = [self.counter, *([] if self.product is None else [self.product])]
         new += [v for row in self.moments for v in row if v is not None]
+        # XLA takes a second to compile, and graphs of small reductions run no faster for it.
+        jit_compile &= self.sizes.max() >= 2 * CHUNK
         in_chunks = jit_compile and _runs_on_cpu()
         observe = make_observer(self.rule, self.plan.totals, self.shapes, in_chunks)
-        self.look = compile_reading(copy_all, lambda: read(self.model, old), False)
-        self.observe = compile_reading(observe, lambda: read(self.model, new), jit_compile)
+        self.readers = [Reader(self.model, variables) for variables in (old, new, [self.counter])]
+        self.look = compile_reading(copy_all, self.readers[0], False)
+        self.observe = compile_reading(observe, self.readers[1], jit_compile)
 
     def is_for(self, model: Any, adam: Any, moments: Sequence[Moments]) -> bool:
         """Whether this watches these variables of this optimizer, compiled as it is now."""
@@ -83,8 +86,10 @@ class Watch:
         return same and self.key == _make_key(model, adam)
 
     def lose_count(self) -> None:
-        """Read the count anew before the next batch, since it may have been changed."""
+        """Look anew before the next batch how far it is and where, since both may have changed."""
         self.lowest = self.highest = -1
+        for reader in self.readers:
+            reader.forget()
 
     def begin_batch(self) -> None:
         """Take a snapshot if the next batch may complete a scheduled step."""
@@ -159,7 +164,7 @@ class Watch:
             self.lowest = self.highest
 
     def _read_count(self) -> None:
-        (count,) = read(self.model, [self.counter])
+        (count,) = self.readers[2]()
         self.lowest = self.highest = int(ops.convert_to_numpy(count))
 
 

@@ -18,7 +18,7 @@ from keras_binclf._validation import (
     error_message,
     to_list,
 )
-from keras_binclf.callbacks._optimizers import SUPPORTED, Moments, find_adams, may_skip, read
+from keras_binclf.callbacks._optimizers import SUPPORTED, Moments, Reader, find_adams, may_skip
 from keras_binclf.callbacks._quantities import DEFAULT, QUANTITIES, list_columns
 from keras_binclf.callbacks._sinks import KEYS, SUFFIXES, File, Memory, Record, TensorBoard
 from keras_binclf.callbacks._watch import Watch, list_watched
@@ -234,7 +234,7 @@ class AdamMomentLogger(keras.callbacks.Callback):
             self._make_watches()
         if self._watches is None:
             variables = self._model.trainable_variables if self._model.built else []
-            values = read(self._model, variables)
+            values = Reader(self._model, variables)()
             self._first_weights = dict(zip(map(id, variables), values, strict=True))
         for watch in self._watches or ():
             watch.begin_batch()
