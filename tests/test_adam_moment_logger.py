@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import pickle
 import zipfile
 
 import h5py
@@ -155,8 +156,10 @@ def test_training_that_is_resumed_goes_on(tmp_path):
         np.testing.assert_array_equal(second.history[f"net/{KERNEL}"][column], expected)
 
 
-def test_loop_of_ones_own():
-    model, logger = make_model(), AdamMomentLogger(2)
+@pytest.mark.parametrize("every_n_steps", [1, 2])
+def test_loop_of_ones_own(every_n_steps):
+    """There the first batch builds the optimizer, on each backend."""
+    model, logger = make_model(), AdamMomentLogger(every_n_steps)
     callbacks = keras.callbacks.CallbackList([logger], model=model)
     callbacks.on_train_begin()
     for epoch in range(2):
@@ -165,13 +168,41 @@ def test_loop_of_ones_own():
             callbacks.on_train_batch_begin(batch)
             model.train_on_batch(X[batch * 8 : batch * 8 + 8], Y[batch * 8 : batch * 8 + 8])
             callbacks.on_train_batch_end(batch)
-        callbacks.on_epoch_end(epoch, {})
     callbacks.on_train_end()
-    in_fit = AdamMomentLogger(2)
+    in_fit = AdamMomentLogger(every_n_steps)
     fit(make_model(), in_fit)
     for path, columns in in_fit.history.items():
         for column, values in columns.items():
             np.testing.assert_array_equal(logger.history[path][column], values)
+
+
+def test_optimizer_that_does_not_start_at_0():
+    model, logger = make_model(), AdamMomentLogger(5)
+    model.optimizer.iterations.assign(1003)
+    fit(model, logger)
+    assert steps_of(logger) == [1005, 1010, 1015]
+    model, first = make_model(), AdamMomentLogger(1)
+    model.optimizer.iterations.assign(1003)
+    fit(model, first)
+    history = first.history[f"net/{KERNEL}"]
+    assert history["gradient_norm"][0] == pytest.approx(10 * history["m_norm"][0], rel=1e-5)
+
+
+def test_error_in_training_leaves_no_row_for_the_next():
+    class Crash(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                raise RuntimeError("crash")
+
+    model, logger = make_model(), AdamMomentLogger(1)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(model, logger, Crash())
+    fit(model, epochs=1)
+    fit(model, logger, epochs=1)
+    # What was not fetched yet when the first one ended is lost.
+    history = logger.history[f"net/{KERNEL}"]
+    assert list(history["run"]) == [2] * 6
+    assert list(history["step"]) == list(range(9, 15))
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -277,6 +308,17 @@ def test_unfreezing_and_compiling_again_is_seen():
     assert list(logger.history["net/hidden/kernel"]["run"]) == [2, 2]
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="Keras refuses it on JAX")
+def test_layer_frozen_under_the_same_optimizer_is_not_logged():
+    model, logger = make_model(), AdamMomentLogger(6)
+    fit(model, logger)
+    model.layers[0].trainable = False
+    model.compile(model.optimizer, loss="binary_crossentropy", **COMPILED)
+    fit(model, logger)
+    assert steps_of(logger) == [6, 12, 18, 24]
+    assert steps_of(logger, "net/hidden/kernel") == [6, 12]
+
+
 def make_tensors(size, seed=0):
     rng = np.random.default_rng(seed)
     shape = (size,)
@@ -377,6 +419,24 @@ def test_dead_layer_has_an_epsilon_share_of_1_and_no_rms_ratio():
     for column in ("gradient_norm", "rms_ratio", "update_ratio", "v_max"):
         assert np.all(history[column] == 0)
     assert np.all(history["epsilon_share"] == 1)
+
+
+def test_epsilon_too_small_for_float32_gives_numbers():
+    model = make_model(keras.optimizers.Adam(0.0, epsilon=1e-25), loss=lambda y, p: 0 * p)
+    logger = AdamMomentLogger(6)
+    fit(model, logger)
+    history = logger.history[f"net/{KERNEL}"]
+    assert np.all(history["rms_ratio"] == 0)
+    assert np.all(history["epsilon_share"] == 1)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has float64 only on request")
+def test_small_updates_in_float64_are_exact():
+    model = make_model(keras.optimizers.Adam(1e-9), policy="float64")
+    logger = AdamMomentLogger(1)
+    fit(model, logger)
+    # Each entry moves by the learning rate at first.
+    assert logger.history[f"net/{KERNEL}"]["update_rms"][0] == pytest.approx(1e-9, rel=0.01)
 
 
 def make_spike(learning_rate=1e-3):
@@ -616,10 +676,25 @@ def test_line_that_a_crash_left_incomplete_is_kept_and_told(tmp_path, suffix):
     path.write_text(whole[:-9])
     with pytest.warns(UserWarning, match=r"last line of .* is not complete"):
         fit(make_model(), AdamMomentLogger(12, filepath=path))
+    assert {line[:9] for line in path.read_text().splitlines()[-4:]} <= {'{"run": 2', "2,1,12,ne"}
     lines = path.read_text().splitlines()
     before = whole.splitlines()
     assert lines[: len(before)] == [*before[:-1], before[-1][: -9 + 1]]
     assert len(lines) == len(before) + 4
+
+
+def test_runs_are_numbered_after_the_largest_in_the_file(tmp_path):
+    for suffix, rows in {
+        ".csv": "5,0,1,k,1.0,1.0,1.0,1.0\n12\n\n",
+        ".jsonl": '{"run": 5, "epoch": 0}\n{"run": 12\n',
+    }.items():
+        path = tmp_path / f"log{suffix}"
+        fit(make_model(), AdamMomentLogger(12, filepath=path, quantities=["m"]))
+        path.write_bytes(path.read_bytes() + rows.encode() + b"\xc3")
+        with pytest.warns(UserWarning, match="is not complete"):
+            fit(make_model(), AdamMomentLogger(12, filepath=path, quantities=["m"]))
+        last = path.read_bytes().splitlines()[-1].decode()
+        assert last.startswith(("6,", '{"run": 6,'))
 
 
 def test_file_with_other_columns_is_refused_and_left_alone(tmp_path):
@@ -770,6 +845,7 @@ def test_copy_has_what_was_logged_but_not_the_model():
     other = copy.deepcopy(logger)
     assert steps_of(other) == [6, 12]
     assert other._model is None
+    assert steps_of(pickle.loads(pickle.dumps(logger))) == [6, 12]
     fit(make_model(), other)
     assert steps_of(other) == [6, 12, 6, 12]
     assert steps_of(logger) == [6, 12]
@@ -821,6 +897,8 @@ def test_model_that_is_not_compiled_fails():
     callbacks = keras.callbacks.CallbackList([AdamMomentLogger()], model=model)
     with pytest.raises(ValueError, match=r"needs a compiled model.*'net'.*compile\("):
         callbacks.on_train_begin()
+    with pytest.raises(ValueError, match=r"needs a compiled model.*model=None"):
+        keras.callbacks.CallbackList([AdamMomentLogger()]).on_train_begin()
 
 
 def test_pattern_that_matches_nothing_lists_the_paths():
@@ -857,7 +935,7 @@ def test_two_devices_log_the_same(tmp_path):
 
 
 def test_rows_of_the_table_agree_with_their_names():
-    assert list(QUANTITIES)[: len(DEFAULT)] == list(DEFAULT)
+    assert list(QUANTITIES)[: len(DEFAULT)] == list(DEFAULT) == list(AdamMomentLogger.DEFAULT)
     columns = list_columns(QUANTITIES)
     assert len(set(columns)) == len(columns)
     assert {c for q in QUANTITIES.values() for c, _ in q.epoch_logs.values()} <= set(columns)

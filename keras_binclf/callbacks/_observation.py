@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from keras_binclf._validation import Tensor
@@ -98,11 +99,16 @@ class Step:
         after: Sequence[Tensor | None],
     ) -> None:
         self.rule, self.clock = rule, clock
-        self.first_before, self.weight_before = map(to_float, before)
+        first_before, weight_before = before
         first, second, maximum, weight = after
-        self.m, self.weight = to_float(first), to_float(weight)
+        self.first_before, self.m = to_float(first_before), to_float(first)
+        self.weight_before, self.weight = _widen(weight_before), _widen(weight)
         self.v = ops.square(to_float(second)) if rule.norm else to_float(second)
         self.v_max = self.v if maximum is None else to_float(maximum)
+
+    def get(self, name: str) -> Tensor:
+        """Return a tensor by name, in float32."""
+        return to_float(getattr(self, name))
 
     @functools.cached_property
     def gradient(self) -> Tensor:
@@ -113,7 +119,8 @@ class Step:
     @functools.cached_property
     def update(self) -> Tensor:
         """By what the step changed the weights."""
-        return self.weight - self.weight_before
+        change = self.weight - self.weight_before
+        return to_float(change)
 
     @functools.cached_property
     def m_hat(self) -> Tensor:
@@ -128,13 +135,17 @@ class Step:
     @functools.cached_property
     def surprise(self) -> Tensor:
         """The squared gradient as a multiple of its mean."""
-        floor = self.rule.epsilon**2 or _TINY
-        return ops.square(self.gradient) / ops.maximum(self.v_hat, floor)
+        return ops.square(self.gradient) / ops.maximum(self.v_hat, self._floor)
 
     @functools.cached_property
     def under_epsilon(self) -> Tensor:
         """1 where epsilon outweighs the second moment, else 0."""
-        return to_float(self.v_hat < self.rule.epsilon**2)
+        return to_float(self.v_hat < self._floor)
+
+    @property
+    def _floor(self) -> float:
+        """The square of epsilon, at least the smallest number that devices do not round to 0."""
+        return max(self.rule.epsilon**2, _TINY)
 
 
 _TINY = 2.0**-126
@@ -153,6 +164,11 @@ REDUCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor], A
     **{f"above_{i}": (_find_above(edge), ops.add, ops.sum) for i, edge in enumerate(EDGES)},
 }
 """How a tensor becomes a number: what is done to each entry, to two of them, and to all."""
+
+
+def _widen(x: Tensor) -> Tensor:
+    """Cast to float32, but keep float64, where small updates come from large weights."""
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else to_float(x)
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -235,7 +251,7 @@ def _reduce(
     def add(index: Tensor, sums: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         step = make_step(lambda x: ops.slice(ops.reshape(x, (-1,)), (index * CHUNK,), (CHUNK,)))
         return tuple(
-            REDUCTIONS[reduction][1](total, REDUCTIONS[reduction][0](getattr(step, tensor)))
+            REDUCTIONS[reduction][1](total, REDUCTIONS[reduction][0](step.get(tensor)))
             for total, (tensor, reduction) in zip(sums, totals, strict=True)
         )
 
@@ -254,7 +270,7 @@ def _reduce_each(step: Step, totals: tuple[Total, ...]) -> Tensor:
     """Return the totals, each with a pass of its own."""
     return ops.stack(
         [
-            _collapse(REDUCTIONS[reduction][0](getattr(step, tensor)), REDUCTIONS[reduction][2])
+            _collapse(REDUCTIONS[reduction][0](step.get(tensor)), REDUCTIONS[reduction][2])
             for tensor, reduction in totals
         ]
     )
@@ -264,7 +280,7 @@ def _reduce_together(step: Step, totals: tuple[Total, ...]) -> Tensor:
     """Return the totals, with one pass for all neighbours that are reduced alike."""
     vectors = []
     for reduce, group in itertools.groupby(totals, lambda total: REDUCTIONS[total.reduction][2]):
-        rows = [REDUCTIONS[t.reduction][0](getattr(step, t.tensor)) for t in group]
+        rows = [REDUCTIONS[t.reduction][0](step.get(t.tensor)) for t in group]
         vectors.append(reduce(ops.stack([ops.reshape(row, (-1,)) for row in rows]), axis=1))
     return ops.concatenate(vectors)
 

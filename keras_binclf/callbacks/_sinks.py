@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -88,7 +89,8 @@ class File:
         self.waiting: list[Sequence[Any]] = []
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            with open(path, "a+", encoding="utf-8", newline="") as file:
+            # A crash may have cut a character in two.
+            with open(path, "a+", encoding="utf-8", errors="replace", newline="") as file:
                 file.seek(0)
                 self.first_run = self._check(file) + 1
                 if not self.as_json and not file.tell():
@@ -112,9 +114,9 @@ class File:
                 f"its quantities. Received: filepath={self.path!r}, which begins with other ones: "
                 f"{first.strip()}. Give another path, or the quantities that it was written with."
             )
-        last = first
+        last, run = first, 0
         for line in file:
-            last = line
+            last, run = line, max(run, _find_run(line))
         if not last.endswith("\n"):
             warnings.warn(
                 f"The last line of {self.path!r} is not complete. It was left as it is, and what "
@@ -122,7 +124,7 @@ class File:
                 stacklevel=2,
             )
             file.write("\n")
-        return self._find_run(first, last)
+        return max(run, _find_run(first))
 
     def _find_columns(self, line: str) -> tuple[str, ...] | None:
         """Return the names in the first line, None if there are none."""
@@ -133,15 +135,6 @@ class File:
         except ValueError:
             return None
         return tuple(row) if isinstance(row, dict) else None
-
-    def _find_run(self, *lines: str) -> int:
-        for line in reversed(lines):
-            try:
-                run = json.loads(line)["run"] if self.as_json else line.split(",")[0]
-                return int(run)
-            except ValueError:
-                continue  # the header, or a line that is not complete
-        return 0
 
     def add(self, record: Record) -> None:
         """Keep the rows of a record until `flush`."""
@@ -211,3 +204,9 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
     return value
+
+
+def _find_run(line: str) -> int:
+    """Return the run of a row; 0 for the header, and for what is left of a row that was cut."""
+    found = re.match(r'(?:\{"run": )?(\d+),.*\n', line)
+    return int(found[1]) if found else 0

@@ -85,6 +85,11 @@ class Watch:
         same = [_ids(row) for row in self.moments] == [_ids(row) for row in moments]
         return same and self.key == _make_key(model, adam)
 
+    def forget(self) -> None:
+        """Drop what belongs to a training that has ended, or ended with an error."""
+        self.before = None
+        self.lose_count()
+
     def lose_count(self) -> None:
         """Look anew before the next batch how far it is and where, since both may have changed."""
         self.lowest = self.highest = -1
@@ -97,21 +102,25 @@ class Watch:
             self.before = self.look()
         self._count_batch()
 
-    def begin_first(self, weights: dict[int, Tensor]) -> None:
-        """Do the same for the first batch, when the optimizer did not exist before it.
+    def begin_first(self, values: dict[int, Tensor]) -> None:
+        """Do the same for the first batch, when the optimizer was not built before it.
 
         Args:
-            weights: dict of what was in the variables, by `id`; NaN where they did not exist.
+            values: dict of what was in the variables, by `id`. Moments were 0, the count too if it
+                is not known; weights that did not exist are NaN.
         """
-        self.lowest = self.highest = 0
+
+        def find(variable: keras.Variable, default: float) -> Tensor:
+            if id(variable) in values:
+                return values[id(variable)]
+            return ops.full(variable.shape, default, variable.dtype)
+
+        count = find(self.counter, 0)
+        self.lowest = self.highest = int(ops.convert_to_numpy(count))
         if self._is_scheduled():
-            self.before = [ops.zeros_like(self.counter)]
+            self.before = [count]
             for row in self.moments:
-                weight = weights.get(id(row.weight))
-                self.before += [
-                    ops.zeros_like(row.first),
-                    ops.full_like(row.weight, np.nan) if weight is None else weight,
-                ]
+                self.before += [find(row.first, 0.0), find(row.weight, np.nan)]
         self._count_batch()
 
     def end_batch(self) -> Tensor | None:

@@ -1,6 +1,5 @@
 """Show what Adam does: gradient, moments, bias correction and update of each variable."""
 
-import copy
 import os
 import re
 import warnings
@@ -18,7 +17,15 @@ from keras_binclf._validation import (
     error_message,
     to_list,
 )
-from keras_binclf.callbacks._optimizers import SUPPORTED, Moments, Reader, find_adams, may_skip
+from keras_binclf.callbacks._compiling import compile_reading, copy_all
+from keras_binclf.callbacks._optimizers import (
+    SUPPORTED,
+    Moments,
+    Reader,
+    find_adams,
+    get_counter,
+    may_skip,
+)
 from keras_binclf.callbacks._quantities import DEFAULT, QUANTITIES, list_columns
 from keras_binclf.callbacks._sinks import KEYS, SUFFIXES, File, Memory, Record, TensorBoard
 from keras_binclf.callbacks._watch import Watch, list_watched
@@ -49,10 +56,13 @@ class AdamMomentLogger(keras.callbacks.Callback):
     clipping, weight decay, gradient accumulation and moving averages of weights.
 
     The gradient is the one that the optimizer applied (clipped, unscaled, accumulated), from
-    `g_t = (m_t − β₁ m_{t−1}) / (1 − β₁)`; it is exact to about 1e-6 of `|m_t| + |m_{t−1}|`. Where
-    one call trains several batches (`steps_per_execution`), each call that completes a scheduled
-    step is one row, at its last step: the gradient is the mean of its gradients with the weights
-    that the first moment gives them, and the update is that of all its steps.
+    `g_t = (m_t − β₁ m_{t−1}) / (1 − β₁)`. In float32 it is exact to about 1e-6 of
+    `|m_t| + |m_{t−1}|` at β₁ = 0.9, and to about 6e-8 / (1 − β₁) of it elsewhere. (A variable that
+    Keras leaves out of a step for want of a gradient keeps its moments, and is logged as if it had
+    got `m` once more.) Where one call trains several batches (`steps_per_execution`), each call
+    that completes a scheduled step is one row, at its last step: the gradient is the mean of its
+    gradients with the weights that the first moment gives them, `rms_ratio` and Nadam's `m_hat` are
+    those of this mean, and the update is that of all its steps.
 
     Quantities, and the columns that they give:
 
@@ -62,7 +72,9 @@ class AdamMomentLogger(keras.callbacks.Callback):
       norm `u`.
     - `m_hat`, `v_hat`: the bias-corrected ones, four columns each. The step divides by the root of
       `v_hat`; with AMSGrad it is the largest so far, with Adamax it is `v`.
-    - `update`: `w_t − w_{t−1}`, with weight decay and constraints. Four columns.
+    - `update`: `w_t − w_{t−1}`, with weight decay, constraints, and the jumps of
+      `ema_overwrite_frequency`. Four columns. NaN at the first step of a model which that step
+      builds, since there was nothing before.
     - `update_ratio`: norm of the update by that of the weights after it.
     - `rms_ratio`: `sqrt(mean(g² / max(v̂, ε²)))`, the size of the gradient compared with what the
       optimizer has got used to. It rises before loss spikes (Wortsman et al., 2023,
@@ -76,9 +88,12 @@ class AdamMomentLogger(keras.callbacks.Callback):
     Wortsman et al. (section 3), once for each variable and training; and when the variables are
     of a dtype in which `beta_2` is 1.
 
-    Put the logger first in the list of callbacks: those after it see `adam/…` in the logs, and have
-    not changed the weights yet. `train_on_batch` calls no callbacks; in a loop of your own, do it
-    with `keras.callbacks.CallbackList([logger], model=model)`.
+    Put the logger first in the list of callbacks: those after it see `adam/…` in the logs, and at
+    the end of an epoch have not changed the weights yet. The end of a batch is seen when the next
+    one begins, so what a callback does to the weights in `on_train_batch_end` counts as part of the
+    update. `train_on_batch` calls no callbacks; in a loop of your own, do it with
+    `keras.callbacks.CallbackList([logger], model=model)`. (With JAX's stateless functions, write
+    the state back to the variables before each batch begins.)
 
     Args:
         every_n_steps: int of at least 1, to log the steps that it divides; or a function of a step
@@ -89,16 +104,18 @@ class AdamMomentLogger(keras.callbacks.Callback):
         quantities: sequence of str, names of quantities. Defaults to `("gradient", "m", "v",
             "m_hat", "v_hat", "update", "update_ratio", "rms_ratio", "epsilon_share")`.
         filepath: str or path of a `.csv` or `.jsonl` file to which rows are added at the end of
-            each epoch, or `None`. In `.jsonl`, NaN is `null` and infinity a string. Defaults to
-            `None`.
+            each epoch, or `None`. In `.jsonl`, NaN is `null` and infinity a string. `run` goes on
+            from what the file holds. Defaults to `None`.
         log_dir: str or path of a directory for TensorBoard (scalars only), or `None`. Defaults to
             `None`.
         epoch_logs: bool, whether means over the logged steps and variables of an epoch go into
             Keras's logs: `adam/gradient_norm`, `adam/update_ratio`, `adam/rms_ratio`,
             `adam/epsilon_share`, and the largest `adam/rms_ratio_max`. NaN in an epoch without a
-            logged step. Defaults to `True`.
+            logged step, or with a row that is NaN. Defaults to `True`.
 
     Attributes:
+        DEFAULT: tuple of str, the quantities that are logged unless others are given, so that
+            `(*AdamMomentLogger.DEFAULT, "weight")` adds one.
         history: dict from the path of a variable to a dict of arrays: `run` (the training, from 1),
             `epoch`, `step`, and the columns. Kept over several trainings. The second variable of
             one path has `#2` after it.
@@ -131,6 +148,8 @@ class AdamMomentLogger(keras.callbacks.Callback):
     ```
     """
 
+    DEFAULT = DEFAULT
+
     def __init__(
         self,
         every_n_steps: int | Callable[[int], bool] = 10,
@@ -153,14 +172,20 @@ class AdamMomentLogger(keras.callbacks.Callback):
         self._memory = Memory(list_columns(self.quantities))
         self._run = 0
         self._is_training = False
+        self._sinks: list[File | TensorBoard] = []
         self._kept: list[Watch] = []  # so that the next training need not compile again
         self._reset()
 
     def _reset(self) -> None:
+        for sink in self._sinks:  # of a training that ended with an error
+            if isinstance(sink, TensorBoard):
+                sink.close()
+        for watch in self._kept:
+            watch.forget()
         self._watches: list[Watch] | None = None
-        self._first_weights: dict[int, Tensor] | None = None
+        self._first_values: dict[int, Tensor] | None = None
         self._waiting: list[tuple[Watch, int, Tensor]] = []
-        self._sinks: list[File | TensorBoard] = []
+        self._sinks = []
         self._epoch = 0
         self._of_epoch: list[np.ndarray] = []
         self._warned: set[str] = set()
@@ -223,6 +248,8 @@ class AdamMomentLogger(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Count from what the optimizer says, since callbacks may have set it back."""
+        self._end_batch()
+        self._drain()
         self._epoch, self._of_epoch = epoch, []
         for watch in self._watches or ():
             watch.lose_count()
@@ -233,9 +260,7 @@ class AdamMomentLogger(keras.callbacks.Callback):
         if self._watches is None and self._model.optimizer.built:
             self._make_watches()
         if self._watches is None:
-            variables = self._model.trainable_variables if self._model.built else []
-            values = Reader(self._model, variables)()
-            self._first_weights = dict(zip(map(id, variables), values, strict=True))
+            self._first_values = self._read_first()
         for watch in self._watches or ():
             watch.begin_batch()
 
@@ -261,6 +286,7 @@ class AdamMomentLogger(keras.callbacks.Callback):
         self._drain()
         for sink in self._sinks:
             sink.close()
+        self._sinks = []
         self._reset()
         self._is_training = False
 
@@ -280,12 +306,9 @@ class AdamMomentLogger(keras.callbacks.Callback):
         """Make one from what `get_config` returned."""
         return cls(**config)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "AdamMomentLogger":
-        """Copy what was logged and how, but not the model: a copy is for another one."""
-        other = type(self).from_config(self.get_config())
-        other._memory = copy.deepcopy(self._memory, memo)
-        other._run = self._run
-        return other
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle what was logged and how, but not the model: a copy is for another one."""
+        return _rebuild, (type(self), self.get_config(), self._memory, self._run)
 
     def _is_scheduled(self, step: int) -> bool:
         if callable(self.every_n_steps):
@@ -295,9 +318,10 @@ class AdamMomentLogger(keras.callbacks.Callback):
     def _find_adams(self) -> list[Any]:
         optimizer = getattr(self._model, "optimizer", None)
         if optimizer is None:
+            name = getattr(self._model, "name", None)
             raise ValueError(
-                f"{OWNER} needs a compiled model. Received: model={self._model.name!r}, which has "
-                'no optimizer. Call `model.compile("adam", ...)` first.'
+                f"{OWNER} needs a compiled model. Received: model={name!r}, which has no "
+                'optimizer. Call `model.compile("adam", ...)` first.'
             )
         adams = find_adams(optimizer)
         # A MultiOptimizer may choose its optimizers only when it is built.
@@ -314,15 +338,26 @@ class AdamMomentLogger(keras.callbacks.Callback):
         self._check_chosen([name for *_, names in watched for name in names])
         kept, self._kept = self._kept, []
         for adam, moments, names in watched:
-            chosen = [i for i, name in enumerate(names) if self._is_chosen(name)]
+            # An optimizer that is compiled again keeps the moments of layers frozen since.
+            chosen = [
+                i
+                for i, name in enumerate(names)
+                if self._is_chosen(name) and moments[i].weight.trainable
+            ]
             if chosen:
                 rows, keys = [moments[i] for i in chosen], tuple(names[i] for i in chosen)
                 same = [w for w in kept if w.is_for(self._model, adam, rows)]
                 self._kept.append(same[0] if same else self._make_watch(adam, rows, keys))
         self._watches = self._kept
         for watch in self._watches:
-            watch.lose_count()
             watch.warn_of_rounding()
+
+    def _read_first(self) -> dict[int, Tensor]:
+        """Return what is in the variables before the first batch, which makes the optimizer's."""
+        variables = [get_counter(adam) for adam in self._find_adams()]
+        variables += self._model.trainable_variables if self._model.built else []
+        values = compile_reading(copy_all, Reader(self._model, variables), False)()
+        return dict(zip(map(id, variables), values, strict=True))
 
     def _make_watch(self, adam: Any, moments: list[Moments], names: tuple[str, ...]) -> Watch:
         skips = may_skip(self._model.optimizer)
@@ -342,12 +377,12 @@ class AdamMomentLogger(keras.callbacks.Callback):
 
     def _end_batch(self) -> None:
         """Have the device compute what is wanted of the last batch, and fetch what it has done."""
-        if self._first_weights is not None:
-            weights, self._first_weights = self._first_weights, None
+        if self._first_values is not None:
+            values, self._first_values = self._first_values, None
             if self._model.optimizer.built:
                 self._make_watches()
             for watch in self._watches or ():
-                watch.begin_first(weights)
+                watch.begin_first(values)
         self._drain()
         for watch in self._watches or ():
             numbers = watch.end_batch()
@@ -399,6 +434,14 @@ class AdamMomentLogger(keras.callbacks.Callback):
             for quantity in self.quantities
             for name, (column, function) in QUANTITIES[quantity].epoch_logs.items()
         }
+
+
+def _rebuild(
+    cls: type[AdamMomentLogger], config: dict[str, Any], memory: Memory, run: int
+) -> AdamMomentLogger:
+    logger = cls.from_config(config)
+    logger._memory, logger._run = memory, run
+    return logger
 
 
 def _check_variables(value: Any) -> Any:
