@@ -12,10 +12,15 @@ import numpy as np
 from keras_binclf._validation import (
     Tensor,
     check_bool,
-    check_choice,
     check_integer_at_least,
     error_message,
-    to_list,
+)
+from keras_binclf.callbacks._arguments import (
+    OWNER,
+    check_filepath,
+    check_path,
+    check_quantities,
+    check_variables,
 )
 from keras_binclf.callbacks._compiling import compile_reading, copy_all
 from keras_binclf.callbacks._optimizers import (
@@ -27,7 +32,7 @@ from keras_binclf.callbacks._optimizers import (
     may_skip,
 )
 from keras_binclf.callbacks._quantities import DEFAULT, QUANTITIES, list_columns
-from keras_binclf.callbacks._sinks import KEYS, SUFFIXES, File, Memory, Record, TensorBoard
+from keras_binclf.callbacks._sinks import KEYS, File, Memory, Record, TensorBoard
 from keras_binclf.callbacks._watch import Watch, list_watched
 
 RMS_RATIO_WARNING = 2.3
@@ -35,8 +40,6 @@ RMS_RATIO_WARNING = 2.3
 
 FEWEST_ENTRIES = 100
 """Smallest variable of which a high `rms_ratio` is news: that of few entries is high by chance."""
-
-OWNER = "AdamMomentLogger"
 
 
 class AdamMomentLogger(keras.callbacks.Callback):
@@ -164,10 +167,10 @@ class AdamMomentLogger(keras.callbacks.Callback):
         if not callable(every_n_steps):
             every_n_steps = check_integer_at_least(every_n_steps, 1, "every_n_steps", OWNER)
         self.every_n_steps = every_n_steps
-        self.variables = _check_variables(variables)
-        self.quantities = _check_quantities(quantities)
-        self.filepath = _check_filepath(filepath)
-        self.log_dir = _check_path(log_dir, "log_dir")
+        self.variables = check_variables(variables)
+        self.quantities = check_quantities(quantities)
+        self.filepath = check_filepath(filepath)
+        self.log_dir = check_path(log_dir, "log_dir")
         self.epoch_logs = check_bool(epoch_logs, "epoch_logs", OWNER)
         self._memory = Memory(list_columns(self.quantities))
         self._run = 0
@@ -442,45 +445,3 @@ def _rebuild(
     logger = cls.from_config(config)
     logger._memory, logger._run = memory, run
     return logger
-
-
-def _check_variables(value: Any) -> Any:
-    expected = "None, a regular expression, or a function of a variable's path"
-    if value is None or callable(value):
-        return value
-    if not isinstance(value, str):
-        raise TypeError(error_message("variables", OWNER, expected, value))
-    try:
-        re.compile(value)
-    except re.error as error:
-        hint = f"It is no regular expression: {error}."
-        raise ValueError(error_message("variables", OWNER, expected, value, hint)) from error
-    return value
-
-
-def _check_quantities(value: Any) -> tuple[str, ...]:
-    names = to_list(value)
-    if names is None:
-        expected = "a list of names of quantities"
-        raise TypeError(error_message("quantities", OWNER, expected, value))
-    if not names:
-        raise ValueError(error_message("quantities", OWNER, "a list that is not empty", value))
-    for name in names:
-        check_choice(name, "quantities", OWNER, QUANTITIES)
-    return tuple(dict.fromkeys(names))
-
-
-def _check_path(value: Any, name: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(error_message(name, OWNER, "a path, or None", value))
-    return os.fspath(value)
-
-
-def _check_filepath(value: Any) -> str | None:
-    path = _check_path(value, "filepath")
-    if path is not None and not path.endswith(SUFFIXES):
-        expected = f"the path of a file that ends with {' or '.join(SUFFIXES)}"
-        raise ValueError(error_message("filepath", OWNER, expected, value))
-    return path
