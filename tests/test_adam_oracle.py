@@ -55,6 +55,7 @@ NADAM_SHARE = {} if BACKEND == "torch" else {"share": float(1 - np.float32(0.999
 # What makes the optimizer, what the oracle needs to know of it, and what is done to the gradients.
 CASES = {
     "Adam": (lambda: OPTIMIZERS.Adam(0.02), {}),
+    "Adam, XLA": (lambda: OPTIMIZERS.Adam(0.02), {"jit_compile": BACKEND != "torch"}),
     "Adam, betas": (
         lambda: OPTIMIZERS.Adam(0.02, beta_1=0.5, beta_2=0.9, epsilon=1e-3),
         {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
@@ -107,15 +108,15 @@ class Recorder(keras.callbacks.Callback):
         self.after.append(self.model.get_weights())
 
 
-def fit(make_optimizer, callback, frozen=False, skipped=False):
+def fit(make_optimizer, callback, frozen=False, skipped=False, jit_compile=False):
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(6, "tanh", name="first"), keras.layers.Dense(1, name="last")]
     layers[0].trainable = not frozen
     model = keras.Sequential([keras.Input((4,)), *layers])
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    # XLA takes seconds to compile; the benchmarks and the tests of the logger run with it too.
-    model.compile(make_optimizer(), loss=loss, jit_compile=BACKEND == "jax")
+    # XLA takes seconds to compile: on TensorFlow one case has it.
+    model.compile(make_optimizer(), loss=loss, jit_compile=BACKEND == "jax" or jit_compile)
     x = X.copy()
     if skipped:
         x[2 * BATCH : 3 * BATCH] = np.inf  # the third batch of each epoch has no gradient
@@ -206,7 +207,7 @@ def expected_columns(tensors):
 def run(name):
     make_optimizer, facts = CASES[name]
     facts = dict(facts)
-    options = {key: facts.pop(key) for key in ("frozen", "skipped") if key in facts}
+    options = {key: facts.pop(key) for key in ("frozen", "skipped", "jit_compile") if key in facts}
     if "clip" in facts:
         facts["clip_by"] = facts.pop("clip")
     recorder, logger = Recorder(), AdamMomentLogger(1)
