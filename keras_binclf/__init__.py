@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from keras_binclf._version import __version__
 from keras_binclf.callbacks import AdamMomentLogger, ThresholdTuner
 from keras_binclf.decision import (
     Calibration,
@@ -25,13 +26,17 @@ from keras_binclf.models import binary_classifier
 
 if TYPE_CHECKING:
     from keras_binclf import plots as plots
-
-__version__ = "0.1.0"
+    from keras_binclf.tuner import (
+        BinaryClassifierHyperModel,
+        build_best,
+        results_dataframe,
+    )
 
 __all__ = [
     "AdamMomentLogger",
     "BestThreshold",
     "BinaryAUC",
+    "BinaryClassifierHyperModel",
     "BinaryHead",
     "BrierScore",
     "Calibration",
@@ -42,20 +47,34 @@ __all__ = [
     "TunedThreshold",
     "__version__",
     "binary_classifier",
+    "build_best",
     "calibrate",
     "find_head",
     "predict_class_names",
     "predict_labels",
+    "results_dataframe",
     "tune_threshold",
 ]
 
 
+# Keras Tuner and matplotlib take longer to import than the rest together.
+_LAZY = {
+    "BinaryClassifierHyperModel": "tuner",
+    "build_best": "tuner",
+    "results_dataframe": "tuner",
+    "plots": None,
+    "tuner": None,
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Import `keras_binclf.plots` when it is first asked for."""
-    if name == "plots":
-        return importlib.import_module("keras_binclf.plots")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import what needs a package that takes long, when it is first asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = _LAZY[name]
+    module = importlib.import_module(f"{__name__}.{room or name}")
+    return getattr(module, name) if room else module
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "plots"})
+    return sorted({*globals(), *_LAZY})

@@ -104,8 +104,8 @@ def binary_classifier(
     """
     check_bool(compile, "compile", OWNER)
     check_choice(activation_out, "activation_out", OWNER, ("sigmoid", None))
-    inputs = keras.Input(_check_input_shape(input_shape), name="features")
-    x = inputs if scaler is None else _check_scaler(scaler, inputs.shape[-1])(inputs)
+    inputs = keras.Input(check_input_shape(input_shape, OWNER), name="features")
+    x = inputs if scaler is None else check_scaler(scaler, inputs.shape[-1], OWNER)(inputs)
     if hidden_units is None:
         _check_unused(
             activation=activation,
@@ -133,41 +133,43 @@ def binary_classifier(
     return model
 
 
-def _check_input_shape(value: Any) -> tuple[int, ...]:
+def check_input_shape(value: Any, owner: str) -> tuple[int, ...]:
+    """Return the shape of one example as a tuple, or raise."""
     expected = "a positive int or a non-empty tuple of them, without the batch"
     listed = to_list(value)
     shape = (value,) if listed is None else tuple(listed)
     if not all(is_integer(size) for size in shape):
-        raise TypeError(error_message("input_shape", OWNER, expected, value))
+        raise TypeError(error_message("input_shape", owner, expected, value))
     if not shape or min(shape) < 1:
-        raise ValueError(error_message("input_shape", OWNER, expected, value))
+        raise ValueError(error_message("input_shape", owner, expected, value))
     return tuple(int(size) for size in shape)
 
 
-def _check_scaler(scaler: Any, num_features: int) -> keras.Layer:
+def check_scaler(scaler: Any, num_features: int, owner: str) -> keras.Layer:
+    """Return the layer if it can stand before the hidden layers, else raise."""
     if not isinstance(scaler, keras.Layer):
-        raise TypeError(error_message("scaler", OWNER, "a keras.layers.Layer or None", scaler))
+        raise TypeError(error_message("scaler", owner, "a keras.layers.Layer or None", scaler))
     if isinstance(scaler, keras.layers.Normalization):
-        _check_normalization(scaler, num_features)
+        _check_normalization(scaler, num_features, owner)
     return scaler
 
 
-def _check_normalization(scaler: keras.layers.Normalization, num_features: int) -> None:
+def _check_normalization(scaler: keras.layers.Normalization, num_features: int, owner: str) -> None:
     """Raise for what Keras would pass without a word, and the model would not survive."""
     if scaler.compute_dtype in ("float16", "bfloat16"):
         hint = "Raw features overflow or lose digits in 16 bits: give it `dtype='float32'`."
-        raise ValueError(error_message("scaler", OWNER, "of a 32-bit dtype", scaler, hint))
+        raise ValueError(error_message("scaler", owner, "of a 32-bit dtype", scaler, hint))
     if scaler.built:
         width = scaler.mean.shape[-1]
         if tuple(scaler.axis) == (-1,) and width != num_features:
             hint = f"It was adapted to {width}."
             expected = f"adapted to the {num_features} features of `input_shape`"
-            raise ValueError(error_message("scaler", OWNER, expected, scaler, hint))
+            raise ValueError(error_message("scaler", owner, expected, scaler, hint))
     elif scaler.input_mean is None:
         # Keras would build it with mean 0 and variance 1.
         hint = "Call `scaler.adapt(x_train)` first."
         expected = "adapted, or given its mean and variance"
-        raise ValueError(error_message("scaler", OWNER, expected, scaler, hint))
+        raise ValueError(error_message("scaler", owner, expected, scaler, hint))
 
 
 def _check_unused(**options: Any) -> None:

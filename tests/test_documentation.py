@@ -31,6 +31,9 @@ def examples():
             yield pytest.param(blocks, id=str(page.relative_to(ROOT)))
 
 
+# keras-tuner 1.4 asks for a thread's name by functions that Python 3.10 deprecated.
+@pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:getName:DeprecationWarning")
 @pytest.mark.parametrize("blocks", list(examples()))
 def test_example_runs(blocks, tmp_path, monkeypatch):
     """The blocks of a page run one after the other in one namespace, as typed."""

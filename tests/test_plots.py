@@ -8,6 +8,7 @@ import pytest
 
 from keras_binclf import AdamMomentLogger, binary_classifier, plots
 from keras_binclf.callbacks.adam_moment_logger import RMS_RATIO_WARNING
+from keras_binclf.plots import adam
 
 BIAS = "binary_head/bias"
 FIELDS = ("gradient", "m", "v", "m_hat", "v_hat", "update")
@@ -139,7 +140,7 @@ def test_many_layers_are_rows_of_heat_maps():
     for axes, column in zip(figure.axes[:2], ("update_ratio", "rms_ratio"), strict=True):
         (mesh,) = axes.collections
         expected = np.stack([columns[column] for columns in logger.history.values()])
-        shown = np.clip(expected, plots.SMALLEST, plots.LARGEST)
+        shown = np.clip(expected, adam.SMALLEST, adam.LARGEST)
         np.testing.assert_array_equal(mesh.get_array(), shown)
         np.testing.assert_array_equal(mesh.get_coordinates()[0, :, 0], np.arange(0.5, 7))
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(logger.history)
@@ -215,7 +216,7 @@ def test_unknown_run_is_an_error():
 
 
 def test_steps_that_differ_between_variables_leave_gaps_in_a_heat_map():
-    steps, values = plots._make_grid(
+    steps, values = adam._make_grid(
         {
             "a": {"step": np.array([1, 3]), "rms_ratio": np.array([1.0, 2.0])},
             "b": {"step": np.array([2, 3]), "rms_ratio": np.array([3.0, 4.0])},
@@ -236,7 +237,7 @@ def test_nothing_global_changes():
     draw(plots.plot_moments(logger, BIAS))
     draw(plots.plot_layers(logger))
     assert (dict(matplotlib.rcParams), pyplot.get_fignums()) == before == (before[0], [])
-    assert "pyplot" not in vars(plots)
+    assert "pyplot" not in vars(adam)
 
 
 def test_without_matplotlib_the_way_out_is_named(monkeypatch):

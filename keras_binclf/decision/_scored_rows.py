@@ -100,9 +100,9 @@ def _score_batch(
     sample_weight = _select_part("weights", owner, model, head, outputs, sample_weight)
     weights = np.ones(emitted.shape)
     if sample_weight is not None:
-        weights = _to_weights(owner, sample_weight, emitted.shape)
+        weights = check_weights(owner, sample_weight, emitted.shape)
     present = weights > 0
-    labels = _to_labels(owner, y, emitted.shape, present)
+    labels = check_labels(owner, y, emitted.shape, present)
     check_defined(np.where(present, emitted, 0))
     return emitted.ravel().astype("float64"), labels, weights.ravel()
 
@@ -177,7 +177,7 @@ def _is_structure(value: Any) -> bool:
     return isinstance(value, dict | tuple)
 
 
-def _to_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> Array:
+def check_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> Array:
     """Return a vector of 0.0 and 1.0; what stands in rows that are not present does not count."""
     labels = _fit(_to_array(y), shape)
     if labels is None:
@@ -206,7 +206,7 @@ def _to_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> Ar
     return fitted.ravel()
 
 
-def _to_weights(owner: str, sample_weight: Any, shape: tuple[int, ...]) -> Array:
+def check_weights(owner: str, sample_weight: Any, shape: tuple[int, ...]) -> Array:
     weights = _to_array(sample_weight)
     if weights.dtype.kind not in "biuf":
         raise TypeError(

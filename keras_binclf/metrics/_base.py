@@ -76,7 +76,7 @@ class BinaryMetric(keras.metrics.Metric):
             bare name, Keras Tuner refuses metrics that it does not know, and minimises some of
             Keras's own that should be large, such as `val_f1_score`.)
         """
-        import keras_tuner  # type: ignore[import-untyped]
+        import keras_tuner
 
         direction = {"up": "max", "down": "min"}[self._direction]
         return keras_tuner.Objective(f"val_{self.name}", direction)

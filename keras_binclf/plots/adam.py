@@ -1,7 +1,5 @@
-"""Pictures of what was logged. They need matplotlib, which is imported only when one is drawn."""
+"""Pictures of what `AdamMomentLogger` has logged."""
 
-import functools
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +8,19 @@ import numpy as np
 from keras_binclf._validation import check_integer_at_least, error_message
 from keras_binclf.callbacks import AdamMomentLogger
 from keras_binclf.callbacks.adam_moment_logger import RMS_RATIO_WARNING
+from keras_binclf.plots._figure import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREY,
+    SKY_BLUE,
+    VERMILION,
+    make_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["plot_layers", "plot_moments"]
 
 Columns = Mapping[str, np.ndarray]
 
@@ -24,13 +29,6 @@ UPDATE_RATIO = 1e-3
 
 MOST_LINES = 7
 """Number of variables up to which each has a line of its own; more are rows of a heat map."""
-
-# Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/, without the
-# yellow, which is hard to see on white.
-BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY_BLUE, VERMILION, BLACK)
-GREY = "#999999"
 
 LARGEST, SMALLEST = 1e30, 1e-30
 """What infinity and 0 are drawn as in a heat map, where NaN is grey."""
@@ -93,7 +91,7 @@ def plot_moments(
     history = _check_logger(logger, owner, MOMENTS)
     variable = _check_variable(variable, owner, history)
     columns = _pick_run(history[variable], _check_run(run, owner, history[variable]["run"]))
-    figure = _make_figure(8.0, 7.5)
+    figure = make_figure(8.0, 7.5)
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     figure.suptitle(variable)
     _draw_first_moment(top, columns)
@@ -198,7 +196,7 @@ def _draw_update(axes: "Axes", columns: Columns) -> None:
 
 
 def _draw_lines(history: Mapping[str, Columns]) -> "Figure":
-    figure = _make_figure(9.0, 6.0)
+    figure = make_figure(9.0, 6.0)
     for axes, column in zip(figure.subplots(2, 1, sharex=True), TITLES, strict=True):
         for colour, (variable, columns) in zip(COLOURS, history.items(), strict=False):
             _draw_line(axes, columns, column, variable, colour, linewidth=1.2)
@@ -221,7 +219,7 @@ def _draw_heat_maps(history: Mapping[str, Columns]) -> "Figure":
     rms_norm = colors.Normalize(0.0, RMS_RATIO_WARNING)
     rms_map = colormaps["cividis"].with_extremes(over=VERMILION, bad=GREY)
     ratio_map = colormaps["PuOr_r"].with_extremes(bad=GREY)
-    figure = _make_figure(11.0, 2.2 + 0.24 * len(history))
+    figure = make_figure(11.0, 2.2 + 0.24 * len(history))
     left, right = figure.subplots(1, 2, sharey=True)
     _draw_heat_map(left, history, "update_ratio", ratio_norm, ratio_map, "both")
     _draw_heat_map(right, history, "rms_ratio", rms_norm, rms_map, "max")
@@ -291,26 +289,6 @@ def _set_log_scale(axes: "Axes", *values: np.ndarray) -> None:
 
 def _add_legend(axes: "Axes") -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-
-
-def _make_figure(width: float, height: float) -> "Figure":
-    """Return a figure that pyplot knows nothing of, but that notebooks show."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            '`keras_binclf.plots` needs matplotlib: `pip install "keras-binclf[plots]"`.'
-        ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    # IPython asks for it where no backend of pyplot has said how to show a figure.
-    figure._repr_png_ = functools.partial(_to_png, figure)  # type: ignore[attr-defined]
-    return figure
-
-
-def _to_png(figure: "Figure") -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
 
 
 def _check_logger(logger: Any, owner: str, quantities: Sequence[str]) -> dict[str, Any]:

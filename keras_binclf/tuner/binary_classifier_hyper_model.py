@@ -1,0 +1,480 @@
+"""The search space of classifiers."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import keras_tuner
+
+from keras_binclf._registry import drop_sharing
+from keras_binclf._validation import (
+    check_bool,
+    check_integer_at_least,
+    check_open_unit,
+    error_message,
+)
+from keras_binclf._version import __version__
+from keras_binclf.decision import find_head
+from keras_binclf.models import check_input_shape, check_scaler
+from keras_binclf.tuner import _building, _guard, _optuna, _planning, _preflight, _space
+from keras_binclf.tuner._data import check_data
+from keras_binclf.tuner._objective import get_direction, make_metrics, make_score, serialize_score
+from keras_binclf.tuner._overrides import from_json, make_domains, to_json
+from keras_binclf.tuner._scaler import pack_layer, unpack_layer
+from keras_binclf.tuner._training import Plan, train, train_folds
+
+
+class BinaryClassifierHyperModel(keras_tuner.HyperModel):
+    """Search space of binary classifiers for every tuner of Keras Tuner.
+
+    Searched are the hidden layers (`MLPBlock`), the head, the optimizer and how it trains:
+
+    | hyperparameter | values | default | searched where |
+    |---|---|---|---|
+    | `num_layers` | 0 to 4; none is logistic regression | 2 | |
+    | `units` | 16, 32, 64, 128, 256, 512: those of the widest layer | 64 | `num_layers >= 1` |
+    | `width_shape` | `"halving"`, `"constant"`, `"doubling"` | `"halving"` | `num_layers >= 2` |
+    | `activation` | `"relu"`, `"gelu"`, `"silu"` | `"relu"` | `num_layers >= 1` |
+    | `dropout_rate` | 0.0 to 0.5 in steps of 0.1 | 0.0 | `num_layers >= 1` |
+    | `normalization` | `"none"`, `"batch"`, `"layer"`, `"rms"` | `"none"` | `num_layers >= 1` |
+    | `residual` | False, True | False | `num_layers >= 1` |
+    | `prior_bias` | True, False: whether the head starts from `prior` | True | `prior` is given |
+    | `optimizer` | `"adam"`, `"adamw"` | `"adam"` | |
+    | `weight_decay` | 0.0001 to 0.1, logarithmic | 0.004 | `optimizer == "adamw"` |
+    | `learning_rate` | 0.0001 to 0.01, logarithmic | 0.001 | |
+    | `label_smoothing` | 0.0, 0.05, 0.1 | 0.0 | |
+    | `class_weight` | `"none"`, `"balanced"` | `"none"` | |
+    | `batch_size` | 32, 64, 128, 256, 512 | 128 | `tune_batch_size` |
+
+    A hyperparameter that means nothing in a trial has no value there. The default point is
+    `binary_classifier` as it is. `epochs` is 100, of which early stopping takes what it needs, and
+    can be searched too. The model of each trial carries the decision threshold that its validation
+    found (`ThresholdTuner`), so the best one is ready to use: `keras_binclf.build_best`.
+
+    `space` changes any of it. A value fixes a hyperparameter, a list gives choices, a dict with
+    any of `min_value`, `max_value`, `step`, `sampling` and `default` gives a range:
+
+        space={"activation": "relu", "units": [32, 64], "learning_rate": {"max_value": 0.1}}
+
+    `hidden_units` says the widths instead of the first three: `space={"hidden_units": (64, 32)}`,
+    or a list of such tuples, of which one is chosen (`None` for no hidden layer).
+
+    Sources: few hyperparameters decide, so that random search beats a grid, Bergstra and Bengio
+    2012, https://jmlr.org/papers/v13/bergstra12a.html; the learning rate first, and on a
+    logarithmic scale, Bengio 2012, https://arxiv.org/abs/1206.5533; decoupled weight decay,
+    Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101 (its default is that of
+    `keras.optimizers.AdamW`); label smoothing, Szegedy et al. 2015,
+    https://arxiv.org/abs/1512.00567; one width and a shape rather than a width for each layer, as
+    in the spaces of Gorishniy et al. 2021, https://arxiv.org/abs/2106.11959, whose ranges for
+    dropout and weight decay are about these. The prior: `keras_binclf.BinaryHead`.
+
+    Args:
+        input_shape: int, the number of features, or the shape of one example without the batch.
+        backbone: function `(hp, inputs) -> tensor` of shape `(batch_size, features)`, which
+            replaces the hidden layers, for images, text or sequences; `hp` is Keras Tuner's
+            `HyperParameters`. Or `None`. Defaults to `None`.
+        scaler: layer that the raw features go through first, such as an adapted
+            `keras.layers.Normalization`, or `None`. Each trial gets a copy. Defaults to `None`.
+        prior: float in (0, 1), the share of positives, or `None`. Defaults to `None`.
+        score: what to make better: `"auc"`, `"pr_auc"`, `"brier_score"`,
+            `"expected_calibration_error"`, a score of `ThresholdMetric` at 0.5 such as `"f1"`, or
+            at the best threshold such as `"best_f1"`; or a metric, as
+            `ThresholdMetric("cost", "best", cost_fp=1, cost_fn=10)`. Defaults to `"auc"`.
+        space: dict of what differs from the table, or `None`. Defaults to `None`.
+        tune_batch_size: bool, whether the batch size is searched. `False` for data sets, which
+            have batches of their own. Defaults to `True`.
+        name: str, the name of the models and of the project, or `None`. Defaults to `None`.
+        tunable: bool, whether hyperparameters are added to the search; as in
+            `keras_tuner.HyperModel`. Defaults to `True`.
+
+    Raises:
+        TypeError: for an argument of the wrong kind.
+        ValueError: for an argument of the wrong value: an unknown name in `space`, an empty
+            range, a score that needs costs.
+
+    Example:
+
+    ```python
+    import keras_tuner
+    import numpy as np
+    from keras_binclf import BinaryClassifierHyperModel, build_best
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 4)).astype("float32")
+    y = (x[:, 0] * x[:, 1] > 0.5).astype("float32")
+    hypermodel = BinaryClassifierHyperModel(4, prior=y.mean(), score="best_f1")
+    assert hypermodel.objective.direction == "max"
+
+    tuner = keras_tuner.RandomSearch(
+        hypermodel, hypermodel.objective, max_trials=1, directory="search",
+        project_name=hypermodel.project_name, overwrite=True,
+    )
+    tuner.search(x, y, validation_split=0.25, epochs=2, verbose=0)
+    build_best(tuner, "best.keras")
+    ```
+    """
+
+    def __init__(
+        self,
+        input_shape: int | Sequence[int],
+        *,
+        backbone: Callable[[Any, Any], Any] | None = None,
+        scaler: keras.Layer | None = None,
+        prior: float | None = None,
+        score: str | keras.metrics.Metric = "auc",
+        space: Mapping[str, Any] | None = None,
+        tune_batch_size: bool = True,
+        name: str | None = None,
+        tunable: bool = True,
+    ) -> None:
+        owner = type(self).__name__
+        shape = check_input_shape(input_shape, owner)
+        if backbone is not None and not callable(backbone):
+            expected = "a function (hp, inputs) -> tensor, or None"
+            raise TypeError(error_message("backbone", owner, expected, backbone))
+        if not (space is None or isinstance(space, Mapping)):
+            expected = "a dict of hyperparameters, or None"
+            raise TypeError(error_message("space", owner, expected, space))
+        if not (name is None or isinstance(name, str)):
+            raise TypeError(error_message("name", owner, "a string or None", name))
+        super().__init__(name=name, tunable=check_bool(tunable, "tunable", owner))
+        self.input_shape = shape
+        self.backbone = backbone
+        self.prior = None if prior is None else check_open_unit(prior, "prior", owner)
+        self.score = score
+        self.space = dict(space or {})
+        self.tune_batch_size = check_bool(tune_batch_size, "tune_batch_size", owner)
+        self._scaler = scaler and pack_layer(check_scaler(scaler, shape[-1], owner))
+        self._score = make_score(score, owner)
+        self._domains = make_domains(
+            self.space, backbone is not None, prior is not None, self.tune_batch_size
+        )
+        self._attempts: dict[str, int] = {}
+        self._made_by: dict[str, str] | None = None
+
+    @property
+    def scaler(self) -> keras.Layer | None:
+        """A copy of the layer that the raw features go through first."""
+        return self._scaler and unpack_layer(self._scaler)
+
+    @property
+    def objective(self) -> keras_tuner.Objective:
+        """What the tuner has to search for: the score on validation rows, and its direction."""
+        return keras_tuner.Objective(f"val_{self._score.name}", get_direction(self._score))
+
+    @property
+    def project_name(self) -> str:
+        """Name of the search's folder: another space or version of the package has another one.
+
+        With it a tuner resumes a search that was stopped, and never takes the trials of another.
+        """
+        name = self.name or "binary_classifier"
+        return f"{name}-{self._fingerprint()['fingerprint'][:10]}"
+
+    def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
+        """Register all hyperparameters, those of `fit` too, before the first trial."""
+        _preflight.check_tensorboard()
+        self._read(hp)
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """Return the compiled model of one trial.
+
+        Args:
+            hp: the values of the trial; defaults are added for those that it lacks.
+
+        Returns:
+            A compiled functional `keras.Model`.
+
+        Raises:
+            TypeError: if the backbone returns no tensor.
+            ValueError: if it returns a tensor of another shape than `(batch_size, features)`.
+        """
+        point = self._read(hp)
+        parts: dict[str, Any] = {"scaler": self.scaler, "name": self.name or "binary_classifier"}
+        parts["prior"] = self.prior if point.get("prior_bias") else None
+        if self.backbone is None:
+            model = _building.make_classifier(point, self.input_shape, **parts)
+        else:
+            model = _building.make_with_backbone(self.backbone, hp, self.input_shape, **parts)
+        model.compile(
+            optimizer=_building.make_optimizer(point),
+            loss=find_head(model).loss(label_smoothing=point["label_smoothing"]),
+            metrics=make_metrics(self._score),
+        )
+        # Checkpoints hold the optimizer's variables: with places for them they load in full.
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def fit(
+        self,
+        hp: keras_tuner.HyperParameters,
+        model: keras.Model,
+        x: Any = None,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        validation_data: Any = None,
+        validation_split: float = 0.0,
+        folds: Any = None,
+        class_weight: Mapping[int, float] | None = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        patience: int | None = 10,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        verbose: Any = 0,
+        **kwargs: Any,
+    ) -> Any:
+        """Train the model of one trial; `tuner.search` takes the same arguments.
+
+        Training stops when the objective has not got better for `patience` epochs, and the model
+        keeps the weights and the threshold of its best epoch. An objective that is not defined in
+        some epoch ranks last. What is wrong with the data or the tuner stops the whole search,
+        since it would be wrong in each trial.
+
+        Args:
+            hp: the values of the trial.
+            model: what `build` returned.
+            x: array of features of shape `(n, *input_shape)`; or, without `y`, a
+                `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`.
+            y: labels 0 and 1 of shape `(n,)` or `(n, 1)`. Defaults to `None`.
+            sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Defaults to `None`.
+            validation_data: `(x, y)`, `(x, y, sample_weight)` or a data set. Defaults to `None`.
+            validation_split: float in (0, 1), the share of rows at the end that validate, as in
+                `keras.Model.fit`. Defaults to `0.0`.
+            folds: int, the number of stratified folds, or a list of pairs of row numbers, to train
+                on and to validate on. For small tables: one model for each fold is trained; the
+                objective and the threshold are those of all held-out predictions together; and
+                the trial's model is trained on all rows, for the median of the folds' best
+                epochs. Defaults to `None`.
+            class_weight: dict of a weight for 0 and one for 1, where `space` fixes
+                `class_weight` to `None`. Defaults to `None`.
+            batch_size: int, where it is not searched; 128 if it is `None`. Defaults to `None`.
+            epochs: int, the largest number of epochs, where `space` does not say it; `Hyperband`
+                gives it. Defaults to `None`.
+            patience: int, epochs without improvement after which to stop, or `None` for never. A
+                `keras.callbacks.EarlyStopping` in `callbacks` replaces it. Defaults to `10`.
+            callbacks: list of callbacks. Defaults to `None`.
+            verbose: as in `keras.Model.fit`. Defaults to `0`.
+            **kwargs: further arguments of `keras.Model.fit`.
+
+        Returns:
+            The `keras.callbacks.History`, with `fit_seconds` in it; with `folds` a dict of the
+            scores of the held-out predictions.
+
+        Raises:
+            TypeError: for data of the wrong kind.
+            ValueError: for labels other than 0 and 1, missing validation rows, and whatever else
+                no trial could do with.
+        """
+        callbacks = list(callbacks or [])
+        given = {"batch_size": batch_size, "epochs": epochs}
+        with _guard.stopping_search():
+            point = self._read(hp)
+            rows = (x, y, sample_weight, validation_data, validation_split, folds)
+            data = check_data(*rows, self.input_shape)
+            objective = self._check_tuner(_guard.find_tuner(callbacks))
+            has_backbone = self.backbone is not None
+            options = _planning.choose_options(point, data, self._domains, has_backbone, given)
+            weighting = (self._domains["class_weight"], class_weight, self.prior)
+            if patience is not None:
+                patience = check_integer_at_least(patience, 1, "patience", _planning.OWNER)
+            plan = Plan(
+                monitor=objective.name,
+                direction=objective.direction,
+                patience=patience,
+                class_weights=_planning.choose_class_weights(point, data, *weighting),
+                callbacks=callbacks,
+                options={**options, "verbose": verbose, **kwargs},
+            )
+        finished = _guard.find_finished(callbacks)
+        if finished is not None:
+            return finished
+        with _guard.explaining_failure(callbacks, self._attempts):
+            if data.folds is None:
+                return train(model, data, plan)
+            return train_folds(model, data, plan, lambda: self.build(hp), make_metrics(self._score))
+
+    def preflight(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        validation_data: Any = None,
+        validation_split: float = 0.0,
+        folds: Any = None,
+        tuner: keras_tuner.Tuner | None = None,
+        directory: str | None = None,
+    ) -> _preflight.Preflight:
+        """Find out, before the first trial, whether a search over these data can work.
+
+        Checks the data; builds the default and the largest model and runs a step of each; checks
+        that the objective will be in the logs, that tensorboard is there, and that the search's
+        folder can be written and holds no trials of another space.
+
+        Args:
+            x: as in `fit`.
+            y: as in `fit`. Defaults to `None`.
+            sample_weight: as in `fit`. Defaults to `None`.
+            validation_data: as in `fit`. Defaults to `None`.
+            validation_split: as in `fit`. Defaults to `0.0`.
+            folds: as in `fit`. Defaults to `None`.
+            tuner: the tuner that will search, whose objective and folder are checked, or `None`.
+                Defaults to `None`.
+            directory: str, the `directory` that the tuner will get beside
+                `project_name=hypermodel.project_name`, where it is not made yet; a tuner that is
+                made loads what it finds. Defaults to `None`.
+
+        Returns:
+            A `Preflight`, which prints as one line.
+
+        Raises:
+            ImportError: if tensorboard is missing.
+            TypeError: for data of the wrong kind.
+            ValueError: for anything else that would go wrong; the message says what to do.
+        """
+        _preflight.check_tensorboard()
+        rows = (x, y, sample_weight, validation_data, validation_split, folds)
+        data = check_data(*rows, self.input_shape)
+        _planning.check_batches(data, self._domains)
+        objective = self.objective
+        project_dir = None
+        if directory is not None:
+            project_dir = os.path.join(directory, self.project_name)
+        if tuner is not None:
+            project_dir = str(tuner.project_dir)
+            objective = _guard.check_objective(
+                tuner.oracle.objective, objective, make_metrics(self._score)
+            )
+        hp = keras_tuner.HyperParameters()
+        default = self.build(hp.copy())
+        hp.values = _space.find_largest(self._domains)
+        largest = self.build(hp)
+        logs = _preflight.try_step(default, data)
+        _preflight.try_step(largest, data)
+        _preflight.check_objective_name(objective.name, logs)
+        size = _building.count_weights(largest)
+        if project_dir is not None:
+            _preflight.check_directory(project_dir, size)
+            _preflight.check_project(project_dir, self._fingerprint(), self._hint())
+        return _preflight.Preflight(_building.count_weights(default), size, logs, project_dir)
+
+    def suggest(self, trial: Any) -> keras_tuner.HyperParameters:
+        """Return hyperparameters that an Optuna trial chose, for `build` and `fit`.
+
+        Args:
+            trial: `optuna.Trial`, or whatever has `suggest_categorical`, `suggest_float` and
+                `suggest_int`.
+
+        Returns:
+            A `keras_tuner.HyperParameters` with the values of this trial, active ones alone.
+
+        Example:
+
+        ```python
+        import optuna
+        import numpy as np
+        from keras_binclf import BinaryClassifierHyperModel
+
+        hypermodel = BinaryClassifierHyperModel(4)
+        x = np.random.default_rng(0).normal(size=(200, 4)).astype("float32")
+        y = (x[:, 0] > 0).astype("float32")
+
+        def run(trial):
+            hp = hypermodel.suggest(trial)
+            model = hypermodel.build(hp)
+            history = hypermodel.fit(hp, model, x, y, validation_split=0.5, epochs=1)
+            return max(history.history["val_auc"])
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(direction="maximize")
+        study.optimize(run, n_trials=1)
+        ```
+        """
+        # A backbone may ask for more once it knows what was chosen.
+        return _optuna.suggest(trial, self._read if self.backbone is None else self.build)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as JSON can hold them.
+
+        Raises:
+            ValueError: if the backbone is a lambda, which cannot be found again.
+        """
+        backbone = self.backbone
+        if getattr(backbone, "__name__", "") == "<lambda>":
+            hint = (
+                "Give a named function, decorated with `keras.saving.register_keras_serializable`."
+            )
+            expected = "a function that can be found again"
+            raise ValueError(
+                error_message("backbone", type(self).__name__, expected, backbone, hint)
+            )
+        return {
+            "input_shape": list(self.input_shape),
+            "backbone": backbone and drop_sharing(keras.saving.serialize_keras_object(backbone)),
+            "scaler": self._scaler,
+            "prior": self.prior,
+            "score": serialize_score(self.score),
+            "space": to_json(self.space),
+            "tune_batch_size": self.tune_batch_size,
+            "name": self.name,
+            "tunable": self.tunable,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "BinaryClassifierHyperModel":
+        """Make one from what `get_config` returned.
+
+        Args:
+            config: the arguments; a backbone must be registered with
+                `keras.saving.register_keras_serializable`.
+        """
+        read = keras.saving.deserialize_keras_object
+        given = dict(config)
+        given["scaler"] = given["scaler"] and unpack_layer(given["scaler"])
+        given["backbone"] = given["backbone"] and read(given["backbone"])
+        given["score"] = read(given["score"])
+        given["space"] = from_json(given["space"])
+        return cls(**given)
+
+    def _read(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
+        return _space.read_point(hp if self.tunable else hp.copy(), self._domains)
+
+    def _fingerprint(self) -> dict[str, str]:
+        """Return the version of the package, and a hash of it and of all that trials depend on."""
+        if self._made_by is None:
+            hp = keras_tuner.HyperParameters()
+            if self.backbone is None:
+                _space.read_point(hp, self._domains)
+            else:
+                self.build(hp)
+            parts = {
+                "version": __version__,
+                "input_shape": self.input_shape,
+                "backbone": getattr(self.backbone, "__qualname__", None),
+                "scaler": self._scaler,
+                "prior": self.prior,
+                "score": serialize_score(self._score),
+                "space": hp.get_config()["space"],
+                "fixed": {name: repr(domain) for name, domain in self._domains.items()},
+            }
+            digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+            self._made_by = {"version": __version__, "fingerprint": digest}
+        return self._made_by
+
+    def _hint(self) -> str:
+        return (
+            f"Give the tuner `project_name=hypermodel.project_name` ({self.project_name!r}), "
+            "another `directory`, or `overwrite=True`, which deletes those trials."
+        )
+
+    def _check_tuner(self, tuner: Any) -> Any:
+        """Return the objective to train for, if the tuner's is one and its folder is ours."""
+        if tuner is None:
+            return self.objective
+        _guard.check_project(str(tuner.project_dir), self._fingerprint(), self._hint())
+        given = tuner.oracle.objective
+        return _guard.check_objective(given, self.objective, make_metrics(self._score))
