@@ -213,7 +213,7 @@ def test_folds_score_what_each_model_has_not_seen(folds):
         predicted[held_out] = fold_model.predict(X[held_out], verbose=0)[:, 0]
     assert not np.isnan(predicted).any()
     # The metrics count in bins of the logit.
-    assert logs["val_auc"] == pytest.approx(roc_auc_score(Y, predicted), abs=1e-3)
+    assert logs["val_auc"] == pytest.approx(roc_auc_score(Y, predicted), abs=5e-3)
     assert logs["val_best_f1"] == pytest.approx(best_f1(Y, predicted), abs=5e-3)
     threshold = find_head(model).threshold
     assert threshold == pytest.approx(logs["val_best_threshold"])
