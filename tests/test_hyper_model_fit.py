@@ -265,6 +265,7 @@ FATAL = keras_tuner.errors.FatalError
         ({"x": X[:, :2], "y": Y, "validation_split": 0.3}, r"shape \(n, 3\)"),
         ({"x": X, "y": Y[:-1], "validation_split": 0.3}, "300 rows, 299 labels"),
         ({"x": X, "y": Y, "validation_data": (X[:5], np.zeros(5))}, "all with label 0"),
+        ({"x": X[:5], "y": np.ones(5), "validation_data": HELD_OUT}, "all with label 1"),
         ({"x": X, "y": Y, "validation_split": 0.3, "batch_size": 8}, "hypermodel chooses it"),
         ({"x": X, "y": Y, "validation_split": 0.3, "class_weight": {0: 1, 1: 2}}, "chooses it"),
         ({"x": PyDataset(X, Y), "validation_data": HELD_OUT}, "tune_batch_size=False"),

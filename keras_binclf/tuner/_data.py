@@ -82,6 +82,7 @@ def check_data(
     if validation_data is None and validation_split:
         return _split(x, labels, weights, validation_split)
     validation = _check_validation(validation_data, shape)
+    _check_both_classes(labels, "y")
     return Data(x, labels, weights, validation, None)
 
 
@@ -171,8 +172,8 @@ def _check_both_classes(labels: Array, what: str) -> None:
     if len(labels) == 0 or labels.min() == labels.max():
         found = f"all with label {int(labels[0])}" if len(labels) else "no rows"
         raise ValueError(
-            f"{OWNER} compares trials on rows of both classes. Received: `{what}` of "
-            f"{len(labels)} rows, {found}. Hold out more rows, stratified by label and shuffled."
+            f"{OWNER} trains and compares on rows of both classes. Received: `{what}` of "
+            f"{len(labels)} rows, {found}. Divide the rows shuffled and stratified by label."
         )
 
 
@@ -263,6 +264,8 @@ def find_class_weights(data: Data, prior: float | None) -> tuple[float, float]:
         share = prior
     else:
         share = _count_share(data.x)
+    if not 0 < share < 1:
+        raise ValueError(f"{OWNER} needs rows of both classes. Received: {share:.0%} positives.")
     return 0.5 / (1 - share), 0.5 / share
 
 
@@ -273,10 +276,7 @@ def _count_share(dataset: Any) -> float:
         hint = "Give `prior`, the share of positives."
         raise ValueError(f"{OWNER} cannot count the classes of a data set without end. {hint}")
     labels = [keras.utils.unpack_x_y_sample_weight(batch)[1] for batch in _iterate(dataset)]
-    share = float(np.mean(np.concatenate([_to_array(y).ravel() for y in labels])))
-    if not 0 < share < 1:
-        raise ValueError(f"{OWNER} needs rows of both classes. Received: {share:.0%} positives.")
-    return share
+    return float(np.mean(np.concatenate([_to_array(y).ravel() for y in labels])))
 
 
 def _to_array(value: Any) -> Any:
