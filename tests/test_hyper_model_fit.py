@@ -224,6 +224,16 @@ def test_folds_score_what_each_model_has_not_seen(folds):
     assert not np.allclose(model.predict(X, verbose=0)[:, 0], predicted)
 
 
+def test_folds_start_anew_where_hyperband_goes_on():
+    hypermodel = Eager(3, space=SMALL)
+    hp, model = build(hypermodel)
+    seen = Steps()
+    options = {"epochs": 3, "initial_epoch": 2, "patience": None, "callbacks": [seen]}
+    hypermodel.fit(hp, model, X, Y, folds=2, **options)
+    # 150 rows are three batches of 50.
+    assert seen.count == 2 * 3 * 3
+
+
 def test_folds_are_stratified_and_hold_out_each_row_once():
     y = np.r_[np.ones(11), np.zeros(90)]
     folds = _make_folds(5, y)

@@ -172,7 +172,9 @@ def train_folds(
     start = time.perf_counter()
     of_tuner = [c for c in plan.callbacks if type(c).__module__.startswith("keras_tuner.")]
     own = [callback for callback in plan.callbacks if callback not in of_tuner]
-    plan = dataclasses.replace(plan, callbacks=own)
+    # Hyperband gives the epochs of the trial that it goes on with; the folds have no such trial.
+    options = {**plan.options, "initial_epoch": 0}
+    plan = dataclasses.replace(plan, callbacks=own, options=options)
     sums, counts = np.zeros(len(data.y)), np.zeros(len(data.y))
     best_epochs = []
     for rows, held_out in data.folds:
@@ -190,8 +192,7 @@ def train_folds(
     epochs = round(float(np.median(best_epochs)))
     # Keras Tuner may have loaded the weights of an earlier, shorter trial.
     model.set_weights(build().get_weights())
-    options = {**plan.options, "epochs": epochs, "initial_epoch": 0}
-    _fit(model, data, plan, **options)
+    _fit(model, data, plan, **{**options, "epochs": epochs})
     if not math.isnan(logs["val_best_threshold"]):
         find_head(model).threshold = logs["val_best_threshold"]
     for callback in of_tuner:
