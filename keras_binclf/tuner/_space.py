@@ -208,7 +208,7 @@ PARAMETERS: dict[str, Parameter] = {
         _choice(NONE, "balanced"), "None or 'balanced'", lambda v: v in (NONE, "balanced"), str
     ),
     "batch_size": Parameter(
-        _choice(32, 64, 128, 256, 512, default=128), "a positive int", lambda v: v >= 1, int
+        _choice(64, 128, 256, 512, default=128), "a positive int", lambda v: v >= 1, int
     ),
     "epochs": Parameter(Fixed(100), "a positive int", lambda v: v >= 1, int),
 }

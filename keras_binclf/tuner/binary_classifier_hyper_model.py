@@ -47,7 +47,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     | `learning_rate` | 0.0001 to 0.01, logarithmic | 0.001 | |
     | `label_smoothing` | 0.0, 0.05, 0.1 | 0.0 | |
     | `class_weight` | `"none"`, `"balanced"` | `"none"` | |
-    | `batch_size` | 32, 64, 128, 256, 512 | 128 | `tune_batch_size` |
+    | `batch_size` | 64, 128, 256, 512 | 128 | `tune_batch_size` |
 
     A hyperparameter that means nothing in a trial has no value there. The default point is
     `binary_classifier` as it is. `epochs` is 100, of which early stopping takes what it needs, and
