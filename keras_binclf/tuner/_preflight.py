@@ -61,18 +61,24 @@ def try_step(model: keras.Model, data: Data) -> tuple[str, ...]:
     """Run one step of training and of validation, and return the names of the logs.
 
     Raises:
-        ValueError: for a loss that is not finite.
+        ValueError: for an output or a loss that is not finite.
     """
     x, y, weights = _take_rows(data)
     model.run_eagerly = True
+    # PyTorch's loss refuses outputs that are NaN, in words of its own.
+    _check_finite("output", float(np.sum(model.predict_on_batch(x))))
     loss = model.train_on_batch(x, y, sample_weight=weights, return_dict=True)["loss"]
-    if not math.isfinite(float(loss)):
-        raise ValueError(
-            f"{OWNER} ran one step of the model, and its loss is {float(loss)}. Look for NaN and "
-            "for very large numbers in the features, and scale them."
-        )
+    _check_finite("loss", float(loss))
     logs = model.test_on_batch(x, y, sample_weight=weights, return_dict=True)
     return (*logs, *(f"val_{name}" for name in logs))
+
+
+def _check_finite(what: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(
+            f"{OWNER} ran one step of the model, and its {what} is {value}. Look for NaN and for "
+            "very large numbers in the features, and scale them."
+        )
 
 
 def _take_rows(data: Data) -> tuple[Any, Any, Any]:
