@@ -115,6 +115,15 @@ def encode(train, validation, test):
     return [(encoder.transform(x).astype("float32"), y) for x, y in (train, validation, test)]
 
 
+def make_scaler(x):
+    """Standardize numbers, and leave columns of 0 and 1, of which rare ones would become large."""
+    binary = np.isin(x, (0, 1)).all(axis=0)
+    mean, variance = x.mean(axis=0), x.var(axis=0)
+    return keras.layers.Normalization(
+        mean=np.where(binary, 0, mean), variance=np.where(binary, 1, variance)
+    )
+
+
 def train_default(hypermodel, train, validation):
     """Train the classifier that nobody tuned, in the same way as the trials."""
     hp = keras_tuner.HyperParameters()
@@ -164,8 +173,7 @@ def run(data, trials, directory):
     sizes = " / ".join(f"{len(y):,}" for _, y in (train, validation, test))
     print(f"rows to train / validate / test: {sizes}, {train[1].mean():.1%} of them positive")
 
-    scaler = keras.layers.Normalization()
-    scaler.adapt(train[0])
+    scaler = make_scaler(train[0])
     hypermodel = keras_binclf.BinaryClassifierHyperModel(
         train[0].shape[1], scaler=scaler, prior=float(train[1].mean()), score="auc"
     )
