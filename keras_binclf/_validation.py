@@ -1,5 +1,6 @@
 """Checks of constructor arguments, and the one form that every error message has."""
 
+import difflib
 import math
 import numbers
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,18 @@ def error_message(name: str, owner: str, expected: str, value: Any, hint: str = 
     """Say what is wrong, what was expected, what came, and, where there is one, the way out."""
     text = f"`{name}` of {owner} must be {expected}. Received: {name}={value!r}."
     return f"{text} {hint}" if hint else text
+
+
+def suggest_nearest(name: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return "Did you mean ...?" where one of the known names is like `name`, else nothing.
+
+    Args:
+        name: what was given.
+        known: what there is.
+        cutoff: how alike they must be, from 0 to 1, as in `difflib.get_close_matches`.
+    """
+    nearest = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return f"Did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def is_real(value: Any) -> bool:

@@ -820,7 +820,6 @@ def test_logs_hold_only_what_was_asked_for():
 # With others
 
 
-@pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
 def test_search_of_keras_tuner_copies_it(tmp_path):
     def build(hp):
         rate = hp.Choice("rate", [0.01, 0.02])

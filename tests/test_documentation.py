@@ -17,6 +17,7 @@ PUBLIC = [
     *(getattr(keras_binclf, name) for name in keras_binclf.__all__ if name[0] != "_"),
     *(getattr(plots, name) for name in plots.__all__),
 ]
+METHODS = [getattr(keras_binclf.BinaryClassifierHyperModel, name) for name in ("fit", "preflight")]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 
@@ -25,15 +26,14 @@ def examples():
         blocks = BLOCK.findall(inspect.getdoc(item))
         assert blocks, f"{item.__name__} has no example"
         yield from (pytest.param([block], id=item.__name__) for block in blocks)
+    suggest = keras_binclf.BinaryClassifierHyperModel.suggest
+    yield pytest.param(BLOCK.findall(inspect.getdoc(suggest)), id="suggest")
     for page in PAGES:
         blocks = BLOCK.findall(page.read_text())
         if blocks:
             yield pytest.param(blocks, id=str(page.relative_to(ROOT)))
 
 
-# keras-tuner 1.4 asks for a thread's name by functions that Python 3.10 deprecated.
-@pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:getName:DeprecationWarning")
 @pytest.mark.parametrize("blocks", list(examples()))
 def test_example_runs(blocks, tmp_path, monkeypatch):
     """The blocks of a page run one after the other in one namespace, as typed."""
@@ -43,7 +43,7 @@ def test_example_runs(blocks, tmp_path, monkeypatch):
         exec(compile(block, "<example>", "exec"), namespace)
 
 
-@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__name__)
+@pytest.mark.parametrize("item", [*PUBLIC, *METHODS], ids=lambda item: item.__name__)
 def test_stated_arguments_and_defaults_are_those_of_the_signature(item):
     function = item.__init__ if isinstance(item, type) else item
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]

@@ -83,7 +83,13 @@ def test_trial_trains_as_the_model_itself_would():
     assert seconds[0] == seconds[1] > 0
 
 
-@pytest.mark.parametrize("make", [PyDataset, tf_dataset])
+def data_loader(x, y):
+    torch = pytest.importorskip("torch")
+    rows = torch.utils.data.TensorDataset(torch.as_tensor(x), torch.as_tensor(y))
+    return torch.utils.data.DataLoader(rows, batch_size=50)
+
+
+@pytest.mark.parametrize("make", [PyDataset, tf_dataset, data_loader])
 def test_data_sets_train_as_arrays_do(make):
     space = {"hidden_units": (4,), "class_weight": None}
     hypermodel = BinaryClassifierHyperModel(3, space=space, tune_batch_size=False)
@@ -222,6 +228,19 @@ def test_folds_score_what_each_model_has_not_seen(folds):
     assert logs["fit_seconds"] > 0
     # The trial's model saw all rows, from weights of its own.
     assert not np.allclose(model.predict(X, verbose=0)[:, 0], predicted)
+
+
+def test_folds_weigh_rows_in_training_and_in_the_score():
+    weights = np.where(X[:, 1] > 0, 1.0, 0.0).astype("float32")
+    hypermodel = Recording(3, space=SMALL)
+    hp, model = build(hypermodel)
+    logs = hypermodel.fit(hp, model, X, Y, sample_weight=weights, folds=2, epochs=1)
+    predicted = np.empty(300)
+    for fold_model, (_, held_out) in zip(hypermodel.models[1:3], _make_folds(2, Y), strict=True):
+        predicted[held_out] = fold_model.predict(X[held_out], verbose=0)[:, 0]
+    expected = roc_auc_score(Y, predicted, sample_weight=weights)
+    assert logs["val_auc"] == pytest.approx(expected, abs=5e-3)
+    assert abs(expected - roc_auc_score(Y, predicted)) > 0.01
 
 
 def test_folds_start_anew_where_hyperband_goes_on():

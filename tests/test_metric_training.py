@@ -289,8 +289,6 @@ def test_saved_model_measures_the_same(tmp_path):
     assert before["best_f1"] != before["weighted_best_f1"]
 
 
-# keras-tuner 1.4 asks for a thread's name by functions that Python 3.10 deprecated.
-@pytest.mark.filterwarnings(r"ignore:(currentThread|getName)\(\):DeprecationWarning")
 def test_search_finds_the_largest_best_f1(tmp_path):
     def build(hp):
         # Rows in reverse, or by their sine, or in order: of three models the last is best.

@@ -11,12 +11,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from keras_binclf import BinaryClassifierHyperModel, plots
 
-# Keras Tuner names threads in the old way.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
-]
-
 VERMILION = "#D55E00"
 BELOW, BELOW_BAND = -0.15, 0.06
 

@@ -21,11 +21,6 @@ from keras_binclf import (
     results_dataframe,
 )
 
-pytestmark = [
-    # keras-tuner 1.4 asks for a thread's name by functions that Python 3.10 deprecated.
-    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
-]
 # Files, processes and Keras Tuner's own book-keeping know nothing of the backend.
 once = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the same on each backend, run on TensorFlow"
@@ -80,11 +75,10 @@ def search(tuner, **options):
 def test_best_model_is_that_of_the_best_trial(tmp_path, kind, score, options):
     hypermodel = BinaryClassifierHyperModel(3, score=score, space=SPACE)
     tuner = make_tuner(hypermodel, tmp_path, kind, **options)
-    fit_options = {"epochs": None} if kind == "Hyperband" else {}
     if kind == "Hyperband":
         tuner.search(*TRAIN, validation_data=HELD_OUT, verbose=0)
     else:
-        search(tuner, **fit_options)
+        search(tuner)
     table = results_dataframe(tuner)
     assert (table["status"] == "COMPLETED").all()
     values = table["score"]
@@ -198,6 +192,32 @@ def test_search_goes_on_after_a_failed_trial(tmp_path):
 
 
 @once
+@pytest.mark.filterwarnings("ignore:`val_best_threshold` is NaN:UserWarning")
+@pytest.mark.parametrize("options", [{"validation_data": (0 * X, Y)}, {"folds": 2}])
+def test_trial_whose_objective_is_never_defined_fails(tmp_path, options):
+    """It would be ranked with a score of minus infinity, and have no model to load."""
+    score = ThresholdMetric("recall", "best", min_precision=0.9)
+    tuner = make_tuner(Eager(3, score=score, space=SPACE), tmp_path, max_trials=2)
+    # One prediction for all rows: no threshold finds more positives than there are.
+    x = 0 * X if "folds" in options else X
+    with pytest.raises(RuntimeError, match=r"No trial.*'val_best_recall' was not defined in any"):
+        tuner.search(x, Y, epochs=2, verbose=0, **options)
+    assert [t.status for t in tuner.oracle.trials.values()].count("COMPLETED") == 0
+
+
+@once
+def test_folder_that_cannot_be_written_stops_the_search(tmp_path, monkeypatch):
+    tuner = make_tuner(Eager(3, space=SPACE), tmp_path)
+
+    def fail(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(RuntimeError, match=r"could not read or write: .*Permission denied"):
+        search(tuner)
+
+
+@once
 def test_disk_that_is_full_stops_the_search_and_keeps_what_was_completed(tmp_path, monkeypatch):
     hypermodel = Eager(3, space=SPACE)
     search(make_tuner(hypermodel, tmp_path, max_trials=1))
@@ -308,13 +328,33 @@ def test_project_of_another_hypermodel_is_found_before_the_search(tmp_path):
 def test_preflight_says_what_the_search_will_be(tmp_path):
     hypermodel = Eager(3, space={"num_layers": 1, "units": [4, 8]})
     found = hypermodel.preflight(*TRAIN, validation_data=HELD_OUT, directory=str(tmp_path / "new"))
-    # RMS normalization has a scale alone, a skip connection a projection without bias.
+    # Batch normalization has a scale and an offset, a skip connection a projection without bias.
     assert found.default_size == 3 * 4 + 4 + 4 + 1
-    assert found.largest_size == (3 * 8 + 8) + 8 + 3 * 8 + 8 + 1
+    assert found.largest_size == (3 * 8 + 8) + 2 * 8 + 3 * 8 + 8 + 1
     assert "val_auc" in found.logs
     assert found.project_dir == str(tmp_path / "new" / hypermodel.project_name)
-    assert str(found).startswith("ready: 21 weights by default, at most 73")
+    assert str(found).startswith("ready: 21 weights by default, at most 81")
     assert not (tmp_path / "new").exists()
+
+
+def test_preflight_takes_a_tuner_or_a_directory(tmp_path):
+    hypermodel = Eager(3, space=SPACE)
+    tuner = make_tuner(hypermodel, tmp_path)
+    with pytest.raises(ValueError, match=r"`directory` of .*preflight must be left out beside"):
+        hypermodel.preflight(*TRAIN, validation_data=HELD_OUT, tuner=tuner, directory="search")
+
+
+def test_preflight_finds_class_weights_that_keras_would_not_take():
+    import tensorflow as tf
+
+    batches = tf.data.Dataset.from_tensor_slices((*TRAIN, np.ones(200))).batch(50)
+    hypermodel = Eager(3, tune_batch_size=False)
+    with pytest.raises(ValueError, match="none beside a data set with sample weights"):
+        hypermodel.preflight(batches, validation_data=HELD_OUT)
+    found = Eager(3, space={"class_weight": None}, tune_batch_size=False).preflight(
+        batches, validation_data=HELD_OUT
+    )
+    assert found.default_size == 3 * 64 + 64 + 64 * 32 + 32 + 32 + 1
 
 
 def test_preflight_finds_features_that_make_the_loss_nan():

@@ -162,8 +162,6 @@ def test_fresh_process_decides_alike(tmp_path):
     assert 0 < loaded["labels/"].mean() < 1
 
 
-# keras-tuner 1.4 asks for a thread's name by functions that Python 3.10 deprecated.
-@pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
 # It loads the weights into a new model, whose optimizer has no moments yet.
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
 def test_best_model_of_a_search_carries_its_own_threshold(tmp_path):

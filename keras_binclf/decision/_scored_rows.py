@@ -70,9 +70,14 @@ def score_rows(
         outputs = model.predict(x, batch_size=batch_size, steps=steps, verbose=0)
         parts = [_score_batch(owner, model, head, outputs, y, sample_weight)]
     else:
+        if sample_weight is not None:
+            raise ValueError(
+                f"`sample_weight` of {owner} goes with arrays `x` and `y`. Received: a data set "
+                "without `y`. Let the data set give (features, labels, weights) a batch."
+            )
         parts = [
             _score_batch(owner, model, head, model.predict_on_batch(features), labels, weights)
-            for features, labels, weights in _iterate_batches(owner, x, sample_weight, steps)
+            for features, labels, weights in iterate_batches(owner, x, steps)
         ]
     if not parts:
         raise ValueError(f"{owner} needs rows. Received: an empty data set.")
@@ -107,16 +112,22 @@ def _score_batch(
     return emitted.ravel().astype("float64"), labels, weights.ravel()
 
 
-def _iterate_batches(
-    owner: str, data: Any, sample_weight: Any, steps: int | None
+def iterate_batches(
+    owner: str, data: Any, steps: int | None, unending: str = UNENDING
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """Give the batches of a data set, each as features, labels and weights."""
-    if sample_weight is not None:
-        raise ValueError(
-            f"`sample_weight` of {owner} goes with arrays `x` and `y`. Received: a data set "
-            "without `y`. Let the data set give (features, labels, weights) a batch."
-        )
-    for batch in itertools.islice(_open(owner, data, steps), steps):
+    """Give the batches of a data set, each as features, labels and weights.
+
+    Args:
+        owner: name of the public function, for messages.
+        data: the data set.
+        steps: batches to take, or None for all.
+        unending: what to do about a data set without end.
+
+    Raises:
+        TypeError: for what is no data set.
+        ValueError: for a batch without labels, and for a data set without end.
+    """
+    for batch in itertools.islice(_open(owner, data, steps, unending), steps):
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if labels is None:
             raise ValueError(
@@ -126,7 +137,7 @@ def _iterate_batches(
         yield keras.tree.map_structure(_to_tensor_or_array, features), labels, weights
 
 
-def _open(owner: str, data: Any, steps: int | None) -> Iterable[Any]:
+def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterable[Any]:
     """Return an iterator over the batches of a data set that ends, or is cut by `steps`."""
     arrays = hasattr(data, "shape") or isinstance(data, tuple | dict | str)
     if arrays or not isinstance(data, keras.utils.PyDataset | Iterable):
@@ -138,11 +149,11 @@ def _open(owner: str, data: Any, steps: int | None) -> Iterable[Any]:
     if isinstance(data, keras.utils.PyDataset):
         num_batches = data.num_batches
         if num_batches is None and steps is None:
-            raise ValueError(f"{owner} was given a PyDataset without end. {UNENDING}")
+            raise ValueError(f"{owner} was given a PyDataset without end. {unending}")
         return (data[i] for i in (itertools.count() if num_batches is None else range(num_batches)))
     cardinality = getattr(data, "cardinality", None)
     if cardinality is not None and steps is None and int(cardinality()) == -1:
-        raise ValueError(f"{owner} was given a tf.data.Dataset without end. {UNENDING}")
+        raise ValueError(f"{owner} was given a tf.data.Dataset without end. {unending}")
     return iter(data)
 
 

@@ -1,6 +1,5 @@
 """Activations as users give them: names, functions, layers."""
 
-import difflib
 import types
 from typing import Any
 
@@ -8,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_binclf._registry import drop_sharing
-from keras_binclf._validation import Shape, error_message
+from keras_binclf._validation import Shape, error_message, suggest_nearest
 
 RELU_FAMILY = frozenset(
     {
@@ -68,8 +67,7 @@ def _suggest(name: str) -> str:
     layer = {known.lower(): known for known in dir(keras.layers)}.get(name.lower())
     if layer and name.lower() not in dir(keras.activations):
         return f"Did you mean `keras.layers.{layer}()`?"
-    near = difflib.get_close_matches(name.lower(), dir(keras.activations), n=1)
-    return f"Did you mean {near[0]!r}?" if near else ""
+    return suggest_nearest(name.lower(), dir(keras.activations))
 
 
 def _loads_as_itself(function: Any) -> bool:

@@ -78,8 +78,7 @@ class BinaryMetric(keras.metrics.Metric):
         """
         import keras_tuner
 
-        direction = {"up": "max", "down": "min"}[self._direction]
-        return keras_tuner.Objective(f"val_{self.name}", direction)
+        return keras_tuner.Objective(f"val_{self.name}", get_direction(self))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -93,6 +92,11 @@ class BinaryMetric(keras.metrics.Metric):
 
     def _evaluate(self, sums: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def get_direction(metric: keras.metrics.Metric) -> str:
+    """Return which way a metric gets better in the words of Keras Tuner, `"max"` or `"min"`."""
+    return {"up": "max", "down": "min"}[metric._direction]
 
 
 def check_num_bins(value: Any, owner: str) -> int:

@@ -6,7 +6,6 @@ through NumPy) alike: whatever works on the arrays comes in as `xp`. A new score
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from keras_binclf._validation import (
     check_positive,
     check_unit,
     error_message,
+    suggest_nearest,
 )
 
 TINY = 1e-37
@@ -209,8 +209,7 @@ def _check_score(score: Any, owner: str) -> None:
     if not isinstance(score, str):
         raise TypeError(error_message("score", owner, expected, score))
     if score not in SCORES:
-        nearest = difflib.get_close_matches(score.lower(), SCORES, n=1, cutoff=0.5)
-        hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
+        hint = suggest_nearest(score.lower(), SCORES, cutoff=0.5)
         if score.lower().endswith("auc"):
             hint = "The area under a curve has no threshold: use `BinaryAUC`."
         raise ValueError(error_message("score", owner, expected, score, hint))

@@ -1,12 +1,11 @@
 """A picture of a search: how the scores of the trials go with their hyperparameters."""
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_binclf._validation import error_message, to_list
+from keras_binclf._validation import error_message, suggest_nearest, to_list
 from keras_binclf.plots._figure import BLACK, GREY, VERMILION, make_figure
 from keras_binclf.plots._scales import (
     CLOSEST,
@@ -179,8 +178,7 @@ def _choose_names(given: Any, searched: Sequence[str], owner: str) -> list[str]:
     expected = f"different names of what was searched ({', '.join(searched)})"
     for name in names:
         if name not in searched:
-            nearest = difflib.get_close_matches(name, searched, n=1)
-            hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
+            hint = suggest_nearest(name, searched)
             raise ValueError(error_message("hyperparameters", owner, expected, given, hint))
     if not names or len(set(names)) < len(names):
         raise ValueError(error_message("hyperparameters", owner, expected, given))

@@ -2,18 +2,30 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_binclf._validation import error_message, is_integer
-from keras_binclf.decision._scored_rows import check_labels, check_weights
+from keras_binclf.decision._scored_rows import check_labels, check_weights, iterate_batches
 
 Array = np.ndarray[Any, Any]
 Fold = tuple[Array, Array]
 OWNER = "BinaryClassifierHyperModel.fit"
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Arguments of `fit` and `preflight`, as the user wrote them."""
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    validation_data: Any
+    validation_split: Any
+    folds: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,48 +52,36 @@ class Data:
         return self.y is None
 
 
-def check_data(
-    x: Any,
-    y: Any,
-    sample_weight: Any,
-    validation_data: Any,
-    validation_split: Any,
-    folds: Any,
-    shape: tuple[int, ...],
-) -> Data:
+def check_data(given: Given, shape: tuple[int, ...]) -> Data:
     """Return what a trial needs of the arguments of `fit`.
 
     Args:
-        x: features or a data set.
-        y: labels where `x` are features.
-        sample_weight: weights where `x` are features.
-        validation_data: as `keras.Model.fit` takes it.
-        validation_split: as `keras.Model.fit` takes it.
-        folds: number of folds, or pairs of row numbers.
+        given: those arguments.
         shape: that of one example.
 
     Raises:
         TypeError: for data of the wrong kind.
         ValueError: for labels other than 0 and 1, shapes that do not fit, and no validation rows.
     """
+    x, folds = given.x, given.folds
     if is_dataset(x):
-        return _check_dataset(x, y, sample_weight, validation_data, validation_split, folds, shape)
-    if y is None:
+        return _check_dataset(given, shape)
+    if given.y is None:
         hint = "Give arrays `x` and `y`, or a tf.data.Dataset, PyDataset or DataLoader."
         received = type(x).__name__
         raise TypeError(f"{OWNER} needs labels `y`. Received: x of type {received}, y=None. {hint}")
     x = _to_array(x)
-    labels, weights = _check_rows("x", x, y, sample_weight, shape)
+    labels, weights = _check_rows("x", x, given.y, given.sample_weight, shape)
     if folds is not None:
-        if validation_data is not None or validation_split:
+        if given.validation_data is not None or given.validation_split:
             hint = "Every fold validates on rows of `x`."
             expected = "left out beside validation data"
             raise ValueError(error_message("folds", OWNER, expected, folds, hint))
         pairs = _make_folds(folds, labels)
         return Data(x, labels, weights, None, pairs)
-    if validation_data is None and validation_split:
-        return _split(x, labels, weights, validation_split)
-    validation = _check_validation(validation_data, shape)
+    if given.validation_data is None and given.validation_split:
+        return _split(x, labels, weights, given.validation_split)
+    validation = _check_validation(given.validation_data, shape)
     _check_both_classes(labels, "y")
     return Data(x, labels, weights, validation, None)
 
@@ -100,24 +100,17 @@ def is_dataset(x: Any) -> bool:
     return not is_array and isinstance(x, Iterable) and not hasattr(x, "__array__")
 
 
-def _check_dataset(
-    x: Any,
-    y: Any,
-    sample_weight: Any,
-    validation_data: Any,
-    validation_split: Any,
-    folds: Any,
-    shape: tuple[int, ...],
-) -> Data:
-    given = {"y": y, "sample_weight": sample_weight, "folds": folds}
-    given["validation_split"] = validation_split or None
-    for name, value in given.items():
+def _check_dataset(given: Given, shape: tuple[int, ...]) -> Data:
+    x = given.x
+    of_arrays = {"y": given.y, "sample_weight": given.sample_weight, "folds": given.folds}
+    of_arrays["validation_split"] = given.validation_split or None
+    for name, value in of_arrays.items():
         if value is not None:
             hint = "Give arrays, or let the data set give (features, labels[, weights]) a batch."
             text = f"`{name}` of {OWNER} goes with arrays. Received: x of type {type(x).__name__}."
             raise ValueError(f"{text} {hint}")
     _check_batch(x, shape)
-    return Data(x, None, None, _check_validation(validation_data, shape), None)
+    return Data(x, None, None, _check_validation(given.validation_data, shape), None)
 
 
 def _check_validation(given: Any, shape: tuple[int, ...]) -> Any:
@@ -126,7 +119,7 @@ def _check_validation(given: Any, shape: tuple[int, ...]) -> Any:
             f"{OWNER} needs validation rows: the trials are compared on them. Received: none. "
             "Give `validation_data=(x, y)`, `validation_split=0.2`, or `folds=5` for small tables."
         )
-    if isinstance(given, tuple | list) and not is_dataset(given):
+    if isinstance(given, tuple | list):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(tuple(given))
         x = _to_array(x)
         labels, weights = _check_rows("validation x", x, y, weights, shape)
@@ -231,25 +224,16 @@ def _check_fold(pair: Any, folds: Any, labels: Array) -> Fold:
 
 def peek(dataset: Any) -> tuple[Any, Array, Any]:
     """Return features, labels and weights of the first batch of a data set."""
-    batch = next(_iterate(dataset), None)
+    batch = next(iterate_batches(OWNER, dataset, steps=1), None)
     if batch is None:
         raise ValueError(f"{OWNER} needs rows. Received: an empty data set.")
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
-    if y is None:
-        hint = "Let the data set give (features, labels) a batch."
-        raise ValueError(f"{OWNER} needs labels. Received: a batch without them. {hint}")
+    x, y, weights = batch
     return x, _to_array(y), weights
 
 
 def _check_batch(dataset: Any, shape: tuple[int, ...]) -> None:
     x, y, weights = peek(dataset)
     _check_rows("a batch", _to_array(x), y, weights, shape)
-
-
-def _iterate(dataset: Any) -> Iterator[Any]:
-    if isinstance(dataset, keras.utils.PyDataset):
-        return (dataset[i] for i in range(dataset.num_batches or 1))
-    return iter(dataset)
 
 
 def find_class_weights(data: Data, prior: float | None) -> tuple[float, float]:
@@ -270,13 +254,9 @@ def find_class_weights(data: Data, prior: float | None) -> tuple[float, float]:
 
 
 def _count_share(dataset: Any) -> float:
-    cardinality = getattr(dataset, "cardinality", None)
-    endless = cardinality is not None and int(cardinality()) == -1
-    if endless or getattr(dataset, "num_batches", 0) is None:
-        hint = "Give `prior`, the share of positives."
-        raise ValueError(f"{OWNER} cannot count the classes of a data set without end. {hint}")
-    labels = [keras.utils.unpack_x_y_sample_weight(batch)[1] for batch in _iterate(dataset)]
-    return float(np.mean(np.concatenate([_to_array(y).ravel() for y in labels])))
+    unending = "Give `prior`, the share of positives."
+    batches = iterate_batches(OWNER, dataset, steps=None, unending=unending)
+    return float(np.mean(np.concatenate([_to_array(y).ravel() for _, y, _ in batches])))
 
 
 def _to_array(value: Any) -> Any:

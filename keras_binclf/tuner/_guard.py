@@ -12,9 +12,8 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_binclf.tuner import _preflight
-from keras_binclf.tuner._objective import get_direction
-from keras_binclf.tuner._training import MissingObjective
+from keras_binclf.metrics._base import get_direction
+from keras_binclf.tuner._training import MissingObjectiveError
 
 HINT = "Give the tuner `objective=hypermodel.objective`."
 
@@ -67,13 +66,6 @@ def check_objective(given: Any, own: Any, metrics: Sequence[keras.metrics.Metric
     return own if several else given
 
 
-def check_project(project_dir: str, fingerprint: dict[str, str], hint: str) -> None:
-    """Raise if the tuner's folder holds trials of another search; write whose it is."""
-    if _preflight.read_marker(project_dir) is None:
-        _preflight.write_marker(project_dir, fingerprint)
-    _preflight.check_marker(project_dir, fingerprint, hint)
-
-
 @contextlib.contextmanager
 def stopping_search() -> Iterator[None]:
     """Make errors such that Keras Tuner raises them, rather than noting a failed trial."""
@@ -85,6 +77,8 @@ def stopping_search() -> Iterator[None]:
         raise keras_tuner.errors.FatalTypeError(str(error)) from error
     except ValueError as error:
         raise keras_tuner.errors.FatalValueError(str(error)) from error
+    except OSError as error:
+        raise _explain_disk(error) from error
 
 
 @contextlib.contextmanager
@@ -95,28 +89,33 @@ def explaining_failure(callbacks: Sequence[Any], attempts: dict[str, int]) -> It
         callbacks: those of the trial.
         attempts: failures of each trial so far; counted here.
     """
-    fatal = keras_tuner.errors.FatalRuntimeError
     try:
         yield
-    except MissingObjective as error:
+    except MissingObjectiveError as error:
         raise keras_tuner.errors.FatalValueError(str(error)) from error
     except OSError as error:
-        raise fatal(
-            f"A trial could not read or write: {error}. What was completed is kept: make room, and "
-            "run the same search again to go on."
-        ) from error
+        raise _explain_disk(error) from error
     except keras_tuner.errors.FatalError:
         raise
     except Exception as error:
-        if _is_last_chance(callbacks, attempts):
-            raise fatal(
+        # Keras Tuner tries a trial again, unless the trial says that it failed for good.
+        final = isinstance(error, keras_tuner.errors.FailedTrialError)
+        if _is_last_chance(callbacks, attempts, final):
+            raise keras_tuner.errors.FatalRuntimeError(
                 f"No trial of the search was completed. The last one failed with: {error}"
             ) from error
         raise
 
 
-def _is_last_chance(callbacks: Sequence[Any], attempts: dict[str, int]) -> bool:
-    """Whether no trial was completed, and this one was the last."""
+def _explain_disk(error: OSError) -> keras_tuner.errors.FatalRuntimeError:
+    return keras_tuner.errors.FatalRuntimeError(
+        f"A trial could not read or write: {error}. What was completed is kept: make room, and run "
+        "the same search again to go on."
+    )
+
+
+def _is_last_chance(callbacks: Sequence[Any], attempts: dict[str, int], final: bool) -> bool:
+    """Whether no trial was completed, and this one, which is over if `final`, was the last."""
     tuner = find_tuner(callbacks)
     trials = getattr(getattr(tuner, "oracle", None), "trials", None)
     # A worker of a distributed search does not know of the others' trials.
@@ -125,5 +124,5 @@ def _is_last_chance(callbacks: Sequence[Any], attempts: dict[str, int]) -> bool:
     trial = next(callback.trial for callback in callbacks if hasattr(callback, "trial"))
     attempts[trial.trial_id] = attempts.get(trial.trial_id, 0) + 1
     completed = any(other.status == "COMPLETED" for other in trials.values())
-    retries_left = attempts[trial.trial_id] <= tuner.oracle.max_retries_per_trial
+    retries_left = not final and attempts[trial.trial_id] <= tuner.oracle.max_retries_per_trial
     return not (completed or retries_left or len(trials) < tuner.oracle.max_trials)

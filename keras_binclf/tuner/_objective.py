@@ -1,13 +1,12 @@
 """What a search makes better: the metric, its direction, and the metrics beside it."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_binclf._registry import drop_sharing
-from keras_binclf._validation import error_message
+from keras_binclf._validation import error_message, suggest_nearest
 from keras_binclf.metrics import (
     BestThreshold,
     BinaryAUC,
@@ -58,8 +57,7 @@ def _make_named(name: str, owner: str) -> keras.metrics.Metric:
     base = name.removeprefix(BEST)
     names = [*RANKINGS, *SCORES, *(BEST + score for score in SCORES)]
     if base not in SCORES:
-        nearest = difflib.get_close_matches(name.lower().removeprefix("val_"), names, n=1)
-        hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
+        hint = suggest_nearest(name.lower().removeprefix("val_"), names)
         expected = "one of " + ", ".join(map(repr, names))
         raise ValueError(error_message("score", owner, expected, name, hint))
     if SCORES[base].parameters:
@@ -68,16 +66,6 @@ def _make_named(name: str, owner: str) -> keras.metrics.Metric:
         hint = hint or f'Give the metric: `ThresholdMetric("{base}", "best", beta=2)`.'
         raise ValueError(error_message("score", owner, f"a metric with {needed}", name, hint))
     return ThresholdMetric(base, "best" if name.startswith(BEST) else 0.5)
-
-
-def get_direction(metric: keras.metrics.Metric) -> str:
-    """Return `"max"` or `"min"`."""
-    return {"up": "max", "down": "min"}[metric._direction]
-
-
-def copy_metric(metric: keras.metrics.Metric) -> keras.metrics.Metric:
-    """Return a new metric with the same arguments."""
-    return type(metric).from_config(metric.get_config())
 
 
 def serialize_score(score: Any) -> Any:
@@ -105,7 +93,7 @@ def make_metrics(score: keras.metrics.Metric) -> list[keras.metrics.Metric]:
             BinaryAUC("PR"),
             ThresholdMetric("f1", "best"),
             BestThreshold(**criterion),
-            copy_metric(score),
+            type(score).from_config(score.get_config()),
         )
     }
     return list(metrics.values())

@@ -1,12 +1,11 @@
 """What users write in `space`: values, lists of them, ranges and stacks of widths."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_binclf._validation import error_message, is_integer, is_real
+from keras_binclf._validation import error_message, is_integer, is_real, suggest_nearest
 from keras_binclf.tuner._space import (
     HIDDEN_UNITS,
     NONE,
@@ -78,8 +77,7 @@ def _list_names(
 
 
 def _explain_unknown(name: Any, known: Sequence[str], where: str) -> str:
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
+    hint = suggest_nearest(name, known, cutoff=0.5)
     text = f"`{where}` of {OWNER} has no {name!r}. {hint}".rstrip()
     return f"{text} There are: {', '.join(known)}."
 
@@ -105,7 +103,7 @@ def _parse(name: str, value: Any) -> Domain:
 def _check(name: str, value: Any) -> Any:
     """Return one value of a hyperparameter in its own type, or raise."""
     parameter = PARAMETERS[name]
-    if value is None and NONE in parameter.domain.list_values():
+    if value is None and isinstance(parameter.domain, Choice) and NONE in parameter.domain.values:
         return NONE
     right_kind = {
         int: is_integer(value),

@@ -5,10 +5,9 @@ from typing import Any
 
 from keras_binclf._validation import check_integer_at_least, error_message
 from keras_binclf.tuner._data import Data, find_class_weights, is_dataset, peek
-from keras_binclf.tuner._space import NONE, Domain, Fixed
+from keras_binclf.tuner._space import NONE, PARAMETERS, Domain, Fixed
 
 OWNER = "BinaryClassifierHyperModel.fit"
-DEFAULT_BATCH_SIZE = 128
 TABLE_BATCH_SIZE = 4096
 """Rows of a table that validation takes at once: its scores do not depend on that."""
 
@@ -44,7 +43,7 @@ def choose_options(
         if value is not None:
             _check_given(name, value, domains)
     options = {"epochs": given["epochs"] or point["epochs"]}
-    size = given["batch_size"] or point.get("batch_size", DEFAULT_BATCH_SIZE)
+    size = given["batch_size"] or point.get("batch_size", PARAMETERS["batch_size"].domain.default)
     if not data.is_dataset:
         options["batch_size"] = size
     if data.validation is None or not is_dataset(data.validation):
@@ -56,7 +55,7 @@ def _check_given(name: str, value: Any, domains: Mapping[str, Domain]) -> None:
     """Raise where the search says a value too."""
     check_integer_at_least(value, 1, name, OWNER)
     domain = domains.get(name)
-    if domain is None or (name == "epochs" and domain == Fixed(100)):
+    if domain is None or (name == "epochs" and domain is PARAMETERS[name].domain):
         return
     hint = f'Say it in one place: here, or in `space={{"{name}": {value}}}`.'
     if name == "batch_size":
@@ -83,7 +82,7 @@ def choose_class_weights(
         prior: the share of positives, or None.
     """
     if given is None:
-        _check_weighting(data, domain)
+        check_weighting(data, domain)
         return find_class_weights(data, prior) if point["class_weight"] == "balanced" else None
     if domain != Fixed(NONE):
         hint = 'Fix it there: `space={"class_weight": None}`.'
@@ -95,7 +94,7 @@ def choose_class_weights(
     return float(given[0]), float(given[1])
 
 
-def _check_weighting(data: Data, domain: Domain) -> None:
+def check_weighting(data: Data, domain: Domain) -> None:
     """Raise where Keras cannot weight the classes of a data set, which would fail some trials."""
     if not data.is_dataset or domain == Fixed(NONE):
         return

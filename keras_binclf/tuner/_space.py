@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_binclf._validation import is_integer, is_real
+from keras_binclf._validation import is_integer
 from keras_binclf.layers.mlp_block import NORMALIZATIONS
 
 NONE = "none"
@@ -31,11 +31,6 @@ class Choice:
         """Return all values."""
         return list(self.values)
 
-    @property
-    def largest(self) -> Any:
-        """The value that makes the largest model."""
-        return max(self.values) if is_real(self.values[0]) else self.values[-1]
-
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -55,11 +50,6 @@ class Range:
     def list_values(self) -> list[Any]:
         """Return all values of a range of integers."""
         return list(range(self.min_value, self.max_value + 1))
-
-    @property
-    def largest(self) -> Any:
-        """The value that makes the largest model."""
-        return self.max_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +71,6 @@ class Fixed:
         """The value."""
         return self.value
 
-    @property
-    def largest(self) -> Any:
-        """The value."""
-        return self.value
-
 
 Domain = Choice | Range | Fixed
 
@@ -102,6 +87,7 @@ class Parameter:
         parent: the name of the hyperparameter that decides whether this one means something.
         when: for which values of the parent it does.
         in_block: whether it belongs to the hidden layers, which a backbone replaces.
+        by_size: names of values from the smallest model to the largest; numbers say it themselves.
     """
 
     domain: Domain
@@ -111,6 +97,7 @@ class Parameter:
     parent: str | None = None
     when: Callable[[Any], bool] = lambda value: True
     in_block: bool = False
+    by_size: tuple[str, ...] = ()
 
 
 def _is_activation(value: Any) -> bool:
@@ -149,6 +136,7 @@ PARAMETERS: dict[str, Parameter] = {
         "num_layers",
         lambda number: number >= 2,
         in_block=True,
+        by_size=("halving", "doubling", "constant"),
     ),
     "activation": Parameter(
         _choice("relu", "gelu", "silu"),
@@ -176,6 +164,7 @@ PARAMETERS: dict[str, Parameter] = {
         "num_layers",
         lambda number: number >= 1,
         in_block=True,
+        by_size=(NONE, "rms", "layer", "batch"),
     ),
     "residual": Parameter(
         _choice(False, True),
@@ -267,20 +256,23 @@ def _find_parent(
 
 def find_largest(domains: Mapping[str, Domain]) -> dict[str, Any]:
     """Return the values that make the largest model, as `hp.values` holds them."""
+    searched = {name: d for name, d in domains.items() if not isinstance(d, Fixed)}
+    return {name: _pick_largest(name, domain) for name, domain in searched.items()}
 
-    def measure(stack: str) -> int:
-        widths = read_stack(stack) or (0,)
-        return sum(a * b for a, b in zip((max(widths), *widths), widths, strict=False))
 
-    values = {}
-    for name, domain in domains.items():
-        if not isinstance(domain, Fixed):
-            values[name] = domain.largest
-            if name == HIDDEN_UNITS:
-                values[name] = max(domain.list_values(), key=measure)
-            elif name == "width_shape" and "constant" in domain.list_values():
-                values[name] = "constant"
-    return values
+def _pick_largest(name: str, domain: Choice | Range) -> Any:
+    if isinstance(domain, Range):
+        return domain.max_value
+    if name == HIDDEN_UNITS:
+        return max(domain.values, key=_count_products)
+    order = PARAMETERS[name].by_size
+    return max(domain.values, key=order.index) if order else max(domain.values)
+
+
+def _count_products(stack: str) -> int:
+    """Return about how many weights a stack of layers has between them."""
+    widths = read_stack(stack) or (0,)
+    return sum(a * b for a, b in zip((max(widths), *widths), widths, strict=False))
 
 
 def get_hidden_units(point: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -18,10 +18,19 @@ from keras_binclf._validation import (
 )
 from keras_binclf._version import __version__
 from keras_binclf.decision import find_head
+from keras_binclf.metrics._base import get_direction
 from keras_binclf.models import check_input_shape, check_scaler
-from keras_binclf.tuner import _building, _guard, _optuna, _planning, _preflight, _space
-from keras_binclf.tuner._data import check_data
-from keras_binclf.tuner._objective import get_direction, make_metrics, make_score, serialize_score
+from keras_binclf.tuner import (
+    _building,
+    _guard,
+    _optuna,
+    _planning,
+    _preflight,
+    _project,
+    _space,
+)
+from keras_binclf.tuner._data import Given, check_data
+from keras_binclf.tuner._objective import make_metrics, make_score, serialize_score
 from keras_binclf.tuner._overrides import from_json, make_domains, to_json
 from keras_binclf.tuner._scaler import pack_layer, unpack_layer
 from keras_binclf.tuner._training import Plan, train, train_folds
@@ -67,9 +76,8 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     logarithmic scale, Bengio 2012, https://arxiv.org/abs/1206.5533; decoupled weight decay,
     Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101 (its default is that of
     `keras.optimizers.AdamW`); label smoothing, Szegedy et al. 2015,
-    https://arxiv.org/abs/1512.00567; one width and a shape rather than a width for each layer, as
-    in the spaces of Gorishniy et al. 2021, https://arxiv.org/abs/2106.11959, whose ranges for
-    dropout and weight decay are about these. The prior: `keras_binclf.BinaryHead`.
+    https://arxiv.org/abs/1512.00567. One width and a shape, rather than a width for each layer,
+    keep the space small. The prior: `keras_binclf.BinaryHead`.
 
     Args:
         input_shape: int, the number of features, or the shape of one example without the batch.
@@ -271,10 +279,10 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         """
         callbacks = list(callbacks or [])
         given = {"batch_size": batch_size, "epochs": epochs}
+        rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
         with _guard.stopping_search():
             point = self._read(hp)
-            rows = (x, y, sample_weight, validation_data, validation_split, folds)
-            data = check_data(*rows, self.input_shape)
+            data = check_data(rows, self.input_shape)
             objective = self._check_tuner(_guard.find_tuner(callbacks))
             has_backbone = self.backbone is not None
             options = _planning.choose_options(point, data, self._domains, has_backbone, given)
@@ -337,9 +345,13 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             ValueError: for anything else that would go wrong; the message says what to do.
         """
         _preflight.check_tensorboard()
-        rows = (x, y, sample_weight, validation_data, validation_split, folds)
-        data = check_data(*rows, self.input_shape)
+        if tuner is not None and directory is not None:
+            expected = "left out beside `tuner`, which has one"
+            raise ValueError(error_message("directory", _preflight.OWNER, expected, directory))
+        rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
+        data = check_data(rows, self.input_shape)
         _planning.check_batches(data, self._domains)
+        _planning.check_weighting(data, self._domains["class_weight"])
         objective = self.objective
         project_dir = None
         if directory is not None:
@@ -358,8 +370,8 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         _preflight.check_objective_name(objective.name, logs)
         size = _building.count_weights(largest)
         if project_dir is not None:
-            _preflight.check_directory(project_dir, size)
-            _preflight.check_project(project_dir, self._fingerprint(), self._hint())
+            _project.check_directory(project_dir, size)
+            _project.check_project(project_dir, self._fingerprint(), self._hint())
         return _preflight.Preflight(_building.count_weights(default), size, logs, project_dir)
 
     def suggest(self, trial: Any) -> keras_tuner.HyperParameters:
@@ -475,6 +487,6 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         """Return the objective to train for, if the tuner's is one and its folder is ours."""
         if tuner is None:
             return self.objective
-        _guard.check_project(str(tuner.project_dir), self._fingerprint(), self._hint())
+        _project.claim_project(str(tuner.project_dir), self._fingerprint(), self._hint())
         given = tuner.oracle.objective
         return _guard.check_objective(given, self.objective, make_metrics(self._score))

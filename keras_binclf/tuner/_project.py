@@ -1,0 +1,94 @@
+"""The folder of a search: whether it can be written, and by which search it was made."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+MARKER = "keras_binclf.json"
+BYTES_PER_WEIGHT = 12
+"""A weight and two moments of Adam, in float32, are what a trial's checkpoint holds."""
+
+
+def check_directory(project_dir: str, num_weights: int) -> None:
+    """Raise if a search cannot write there."""
+    place = Path(project_dir).absolute()
+    existing = next(parent for parent in (place, *place.parents) if parent.exists())
+    hint = "Give the tuner another `directory`."
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ValueError(f"A search cannot write to {project_dir}: {error}. {hint}") from None
+    needed, free = num_weights * BYTES_PER_WEIGHT, shutil.disk_usage(existing).free
+    if free < needed:
+        raise ValueError(
+            f"A search needs up to {needed / 1e6:.1f} MB for each trial in {project_dir}. "
+            f"Received: {free / 1e6:.1f} MB free. {hint}"
+        )
+
+
+def check_project(project_dir: str, fingerprint: dict[str, str], hint: str) -> None:
+    """Raise if the project was made by a search over another space, or cannot be read.
+
+    Args:
+        project_dir: folder of the project.
+        fingerprint: the version of the package and a hash of what trials depend on.
+        hint: what to do about another project.
+    """
+    folder = Path(project_dir)
+    for file in (folder / "oracle.json", *folder.glob("trial_*/trial.json")):
+        if file.exists():
+            _read_json(file)
+    if _read_marker(project_dir) is None and (folder / "oracle.json").exists():
+        raise ValueError(
+            f"The project in {project_dir} was made by something else: it has trials, but no "
+            f"{MARKER}. {hint}"
+        )
+    _check_marker(project_dir, fingerprint, hint)
+
+
+def claim_project(project_dir: str, fingerprint: dict[str, str], hint: str) -> None:
+    """Write whose the project is; raise if it is that of another search."""
+    if _read_marker(project_dir) is None:
+        _write_marker(project_dir, fingerprint)
+    _check_marker(project_dir, fingerprint, hint)
+
+
+def _check_marker(project_dir: str, fingerprint: dict[str, str], hint: str) -> None:
+    """Raise if the project was made by another version or over another space."""
+    made_by = _read_marker(project_dir) or fingerprint
+    if made_by != fingerprint:
+        raise ValueError(
+            f"The project in {project_dir} was made by another search (keras_binclf "
+            f"{made_by.get('version')}, {made_by.get('fingerprint')}) than this one "
+            f"({fingerprint['version']}, {fingerprint['fingerprint']}): its trials would be taken "
+            f"for trials of this space. {hint}"
+        )
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except ValueError:
+        raise ValueError(
+            f"{file} is damaged, as when a search is killed while it writes. Remove its folder if "
+            "it is one trial's, which runs again; without oracle.json the search starts anew: "
+            "give the tuner another `project_name`."
+        ) from None
+
+
+def _read_marker(project_dir: str) -> Any:
+    """Return by what the project was made; None where that was not written."""
+    file = Path(project_dir) / MARKER
+    return _read_json(file) if file.exists() else None
+
+
+def _write_marker(project_dir: str, fingerprint: dict[str, str]) -> None:
+    """Write by what the project is made, whole or not at all."""
+    file = Path(project_dir) / MARKER
+    part = file.with_name(f"{MARKER}.{os.getpid()}")
+    part.write_text(json.dumps(fingerprint))
+    part.replace(file)
