@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
 
 
@@ -82,22 +83,34 @@ def choose_head(model: Any, head: Any, owner: str) -> BinaryHead:
     chosen = head if isinstance(head, BinaryHead) else find_head(model, head)
     if not any(chosen is own for own in _iterate_heads(model)):
         raise ValueError(f"BinaryHead {chosen.name!r} is not part of model {model.name!r}.")
-    if not 0.0 < chosen.threshold < 1.0:
-        raise ValueError(
-            f"The threshold of BinaryHead {chosen.name!r} must be in (0, 1). Received: "
-            f"threshold={chosen.threshold}. Something changed the weight; set `head.threshold`."
-        )
+    read_threshold(chosen)
     return chosen
+
+
+def read_threshold(head: BinaryHead) -> float:
+    """Return the threshold of `head`, or raise `ValueError` if it is no probability."""
+    threshold = head.threshold
+    if not 0.0 < threshold < 1.0:
+        raise ValueError(
+            f"The threshold of BinaryHead {head.name!r} must be in (0, 1). Received: "
+            f"threshold={threshold}. Something changed the weight; set `head.threshold`."
+        )
+    return threshold
 
 
 def select_output(model: keras.Model, head: BinaryHead, outputs: Any) -> np.ndarray[Any, Any]:
     """Return, out of what `model.predict` gave, the part that `head` emitted."""
-    flat = keras.tree.flatten(outputs)
-    output = np.asarray(flat[find_output(model, head, outputs)])
-    if output.shape[-1:] != (1,):
+    return np.asarray(select_tensor(model, head, outputs))
+
+
+def select_tensor(model: keras.Model, head: BinaryHead, outputs: Any) -> Tensor:
+    """Return, out of what `model` gave, the part that `head` emitted, as it is."""
+    output = keras.tree.flatten(outputs)[find_output(model, head, outputs)]
+    shape = tuple(output.shape)
+    if shape[-1:] != (1,):
         raise ValueError(
             f"BinaryHead {head.name!r} emits outputs of shape (n, ..., 1), but model "
-            f"{model.name!r} returned {output.shape}. Expected: what the head emits, unchanged."
+            f"{model.name!r} returned {shape}. Expected: what the head emits, unchanged."
         )
     return output
 

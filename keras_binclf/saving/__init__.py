@@ -1,0 +1,5 @@
+"""Saving: a model leaves the training program, as a file or as a compiled function."""
+
+from keras_binclf.saving.predictor import Predictor
+
+__all__ = ["Predictor"]
