@@ -67,6 +67,10 @@ BACKEND_IMPORTS = {
     ("_compiling.py", "_compile", "jax"),
     ("_compiling.py", "_compile", "torch"),
     *(("_compiling.py", f, "tensorflow") for f in ("compile_reading", "copy_all", "read_variable")),
+    ("_compiled_model.py", "_compile_on_tensorflow", "tensorflow"),
+    ("_compiled_model.py", "_compile_on_jax", "jax"),
+    ("_compiled_model.py", "_compile_on_torch", "torch"),
+    ("_compiled_model.py", "_trace_on_torch", "torch"),
 }
 
 

@@ -83,19 +83,17 @@ def choose_head(model: Any, head: Any, owner: str) -> BinaryHead:
     chosen = head if isinstance(head, BinaryHead) else find_head(model, head)
     if not any(chosen is own for own in _iterate_heads(model)):
         raise ValueError(f"BinaryHead {chosen.name!r} is not part of model {model.name!r}.")
-    read_threshold(chosen)
+    check_head_threshold(chosen, chosen.threshold)
     return chosen
 
 
-def read_threshold(head: BinaryHead) -> float:
-    """Return the threshold of `head`, or raise `ValueError` if it is no probability."""
-    threshold = head.threshold
+def check_head_threshold(head: BinaryHead, threshold: Any) -> None:
+    """Raise `ValueError` if what `head` holds as its threshold is no probability."""
     if not 0.0 < threshold < 1.0:
         raise ValueError(
             f"The threshold of BinaryHead {head.name!r} must be in (0, 1). Received: "
             f"threshold={threshold}. Something changed the weight; set `head.threshold`."
         )
-    return threshold
 
 
 def select_output(model: keras.Model, head: BinaryHead, outputs: Any) -> np.ndarray[Any, Any]:

@@ -5,7 +5,7 @@ The only place of this room that imports a backend.
 
 import operator
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -20,8 +20,11 @@ from keras_binclf.saving._rows import Array, pack
 Run = Callable[[list[Array]], Array]
 """Takes the arrays of a batch and returns its probabilities."""
 
+ADAPTED = ("mean", "variance", "bin_boundaries")
+"""Attributes in which Keras's layers keep, beside their weights, what they call with."""
+
 # One at a time in a process: while they trace, Keras and the backends keep things in globals.
-_TRACING = threading.Lock()
+_TRACING = threading.RLock()
 
 
 class CompiledModel:
@@ -45,14 +48,14 @@ class CompiledModel:
         self._structure = structure
         self._count = count
         self._layers = list_layers(model)
-        self._parts = list(iterate_parts(self._layers))
+        self._parts = list_parts(self._layers)
         self._variables: list[keras.Variable] = model.variables
         self._runs: dict[Any, Run] = {}
         self._use_xla = _supports_xla(self._layers)
 
     def is_current(self) -> bool:
         """Whether the model still consists of the weights that were compiled."""
-        parts = list(iterate_parts(self._layers))
+        parts = list_parts(self._layers)
         return len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
 
     def __call__(self, arrays: list[Array]) -> Array:
@@ -86,6 +89,11 @@ class CompiledModel:
         self._count()
         return self._forward(values, tensors)
 
+    def _make_flat(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return `function` with all values and tensors as arguments of their own."""
+        count = len(self._variables)
+        return lambda *tensors: function(tensors[:count], tensors[count:])
+
     def _compile_on_tensorflow(self, arrays: list[Array]) -> Run:
         import tensorflow as tf
 
@@ -114,10 +122,11 @@ class CompiledModel:
     def _compile_on_jax(self) -> Run:
         import jax
 
-        function = jax.jit(self._trace)
+        # JAX takes lists apart in each call, which takes longer than a small network.
+        function = jax.jit(self._make_flat(self._trace))
 
         def run(arrays: list[Array]) -> Array:
-            return np.asarray(function(self._read_values(), arrays))
+            return np.asarray(function(*self._read_values(), *arrays))
 
         return run
 
@@ -140,20 +149,15 @@ class CompiledModel:
         import torch
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        count = len(self._variables)
-
-        def eager(*tensors: Tensor) -> Tensor:
-            return self._forward(tensors[:count], tensors[count:])
-
-        def traced(*tensors: Tensor) -> Tensor:
-            return self._trace(tensors[:count], tensors[count:])
-
+        eager = self._make_flat(self._forward)
         with torch.inference_mode():
             tensors = [*self._read_values(), *(torch.tensor(x, device=device) for x in arrays)]
             expected = eager(*tensors)
             try:
                 # Fake tensors have no values that a Python branch could depend on.
-                tracer = make_fx(traced, tracing_mode="fake", _allow_non_fake_inputs=True)
+                tracer = make_fx(
+                    self._make_flat(self._trace), tracing_mode="fake", _allow_non_fake_inputs=True
+                )
                 graph: Callable[..., Tensor] = tracer(*tensors).forward
                 if torch.allclose(graph(*tensors), expected, equal_nan=True):
                     return graph
@@ -177,22 +181,23 @@ def list_layers(model: keras.Model) -> list[keras.Layer]:
     return list(model._flatten_layers())
 
 
-def iterate_parts(layers: list[keras.Layer]) -> Iterator[Any]:
-    """Yield what compiled functions hold on to, and a change in the model would replace.
+def list_parts(layers: list[keras.Layer]) -> list[Any]:
+    """Return what compiled functions hold on to, and a change in the model would replace.
 
     Those are the variables and sublayers of each layer, and what `adapt` or the loading of a file
     replaces without a variable.
     """
     # The public properties collect these from all sublayers, which takes ten times as long.
+    parts = [
+        part
+        for layer in layers
+        for tracked in (layer._trainable_variables, layer._non_trainable_variables, layer._layers)
+        for part in tracked
+    ]
     for layer in layers:
-        yield from layer._trainable_variables
-        yield from layer._non_trainable_variables
-        yield from layer._layers
-        if isinstance(layer, keras.layers.Normalization):
-            yield getattr(layer, "mean", None)
-            yield getattr(layer, "variance", None)
-        elif isinstance(layer, keras.layers.Discretization):
-            yield getattr(layer, "bin_boundaries", None)
+        if isinstance(layer, keras.layers.Normalization | keras.layers.Discretization):
+            parts += [getattr(layer, name, None) for name in ADAPTED]
+    return parts
 
 
 def _supports_xla(layers: list[keras.Layer]) -> bool:

@@ -143,19 +143,18 @@ class RowReader:
             ValueError: for wrong names, shapes and values.
         """
         leaves = self._collect(x)
-        arrays = [
-            self._to_array(leaf, value) for leaf, value in zip(self.inputs, leaves, strict=True)
-        ]
+        arrays = list(map(self._to_array, self.inputs, leaves))
         is_one = self._is_one_row(arrays)
         if is_one:
             arrays = [array[None] for array in arrays]
         elif len(arrays) > 1:
             self._check_lengths(arrays)
-        pairs = zip(self.inputs, arrays, strict=True)
-        return Rows([self._convert(leaf, array) for leaf, array in pairs], is_one)
+        return Rows(list(map(self._convert, self.inputs, arrays)), is_one)
 
     def _collect(self, x: Any) -> list[Any]:
         """Return what `x` holds for each input."""
+        if isinstance(x, np.ndarray) and len(self.inputs) == 1:
+            return [x]
         if isinstance(x, dict) and not isinstance(self.structure, dict):
             names = [leaf.name for leaf in self.inputs]
             self._check_names(x, names)
@@ -202,13 +201,13 @@ class RowReader:
         return np.asarray(value)
 
     def _is_one_row(self, arrays: list[Array]) -> bool:
-        single = {
+        single = [
             array.ndim == len(leaf.shape) for leaf, array in zip(self.inputs, arrays, strict=True)
-        }
-        if len(single) > 1:
+        ]
+        if any(single) and not all(single):
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise self._error("one row in all inputs, or many in all", f"the shapes {shapes}")
-        return single.pop()
+        return single[0]
 
     def _check_lengths(self, arrays: list[Array]) -> None:
         lengths = [len(array) for array in arrays]
@@ -218,7 +217,7 @@ class RowReader:
 
     def _convert(self, leaf: Input, array: Array) -> Array:
         """Return the array in the dtype of its input, if that holds the same values."""
-        dtype = leaf.dtype or _usual_dtype(array)
+        dtype = _usual_dtype(array) if leaf.dtype is None else leaf.dtype
         is_float = array.dtype.kind == "f"
         if array.dtype == dtype:
             converted = array
@@ -251,6 +250,8 @@ class RowReader:
 
 def _fits(expected: Shape, shape: tuple[int, ...]) -> bool:
     """Whether an array of `shape` is one row, or rows, of the shape that is expected."""
+    if expected in (shape, shape[1:]):
+        return True
     if len(shape) not in (len(expected), len(expected) + 1):
         return False
     row = shape[len(shape) - len(expected) :]
@@ -259,9 +260,8 @@ def _fits(expected: Shape, shape: tuple[int, ...]) -> bool:
 
 def _usual_dtype(array: Array) -> np.dtype[Any]:
     """Return the dtype in which a model that takes any is given numbers of this kind."""
-    if array.dtype.kind == "f":
-        return np.dtype(keras.config.floatx())
-    if array.dtype.kind == "b":
-        return array.dtype
     # JAX has no int64 unless it is told to, and would cut the numbers off.
-    return np.dtype("int32" if keras.backend.backend() == "jax" else "int64")
+    integer = "int32" if keras.backend.backend() == "jax" else "int64"
+    names = {"f": keras.config.floatx(), "b": "bool"}
+    dtype: np.dtype[Any] = np.dtype(names.get(array.dtype.kind, integer))
+    return dtype

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_binclf._validation import error_message, is_integer, to_list
-from keras_binclf.decision.heads import check_defined, choose_head, read_threshold
+from keras_binclf.decision.heads import check_defined, check_head_threshold, choose_head
 from keras_binclf.layers import BinaryHead
 from keras_binclf.saving._compiled_model import CompiledModel
 from keras_binclf.saving._rows import Array, RowReader, Rows
@@ -128,8 +128,10 @@ class Predictor:
             As in a call, in int32.
         """
         probabilities = self(x)
-        positive = probabilities > np.float32(read_threshold(self.head))
-        return positive.astype("int32")
+        # `head.threshold` rounds it for people, which takes as long as a small network.
+        threshold = keras.ops.convert_to_numpy(self.head.threshold_weight)
+        check_head_threshold(self.head, threshold)
+        return np.greater(probabilities, threshold).astype("int32")
 
     def _score(self, rows: Rows) -> Array:
         compiled = self._update_compiled()
