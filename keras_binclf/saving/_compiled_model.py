@@ -201,7 +201,7 @@ def list_parts(layers: list[keras.Layer]) -> list[Any]:
 
 
 def _supports_xla(layers: list[keras.Layer]) -> bool:
-    # In XLA, a number beyond the vocabulary is no error, but that of another word.
+    # In XLA, a number beyond the vocabulary is no error, but the nearest word.
     return all(
         layer.supports_jit and not isinstance(layer, keras.layers.Embedding) for layer in layers
     )

@@ -66,9 +66,9 @@ def describe_inputs(model: keras.Model, owner: str) -> Any:
             "yet. Call it once on a few rows, or start it with `keras.Input`."
         )
     if isinstance(model, keras.Sequential):
-        return _describe_symbol(model.inputs[0])
+        return _describe_symbol(model.inputs[0], owner)
     if getattr(model, "inputs", None):
-        return keras.tree.map_structure(_describe_symbol, model.input)
+        return keras.tree.map_structure(lambda x: _describe_symbol(x, owner), model.input)
     shapes = (model.get_build_config() or {}).get("input_shape")
     if shapes is None:
         raise ValueError(
@@ -79,11 +79,11 @@ def describe_inputs(model: keras.Model, owner: str) -> Any:
     return _describe_shapes(shapes)
 
 
-def _describe_symbol(tensor: Any) -> Input:
+def _describe_symbol(tensor: Any, owner: str) -> Input:
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype == "string":
         raise ValueError(
-            f"Predictor takes numbers only. Received: a model whose input {tensor.name!r} is of "
+            f"{owner} takes numbers only. Received: a model whose input {tensor.name!r} is of "
             "dtype string. Look the words up first, and give the model their numbers."
         )
     # NumPy has no bfloat16; Keras casts to the dtype of the input anyway.

@@ -28,17 +28,20 @@ class Predictor:
     Weights and threshold are read in each call: the predictor gives what the model is worth now,
     also after training, loading or `enable_lora`. It never changes the model; dropout is off and
     updates of state are dropped. What is no weight, such as `head.activation`, is taken as it was
-    when a batch size was first used. Any number of threads may call one predictor.
+    when a batch size was first used. Any number of threads may call one predictor, from the first
+    call on, while nobody trains or calls the model otherwise.
 
     NaN and infinity in the rows are refused, since a hidden layer can turn both into a plausible
-    number: TensorFlow's fused ReLU makes 0 of NaN.
+    number: TensorFlow's fused ReLU makes 0 of NaN. A model that replaces NaN itself has to be asked
+    with `model.predict`.
 
-    Sources: fixed batch sizes against recompilation are the usual advice for XLA,
-    https://www.tensorflow.org/xla/known_issues (static shapes). TensorFlow runs a concrete
-    `tf.function`, https://www.tensorflow.org/guide/function, with XLA, but without it where there
-    is an `Embedding`: XLA takes a number beyond the vocabulary for another word's. JAX runs
-    `jax.jit`; PyTorch runs the operations that `make_fx` recorded, in `torch.inference_mode`, or
-    the layers where they cannot be recorded.
+    Sources: a few fixed sizes, and padding with real rows, are how TensorFlow Serving avoids
+    compiling again and again (`allowed_batch_sizes`),
+    https://github.com/tensorflow/serving/blob/master/tensorflow_serving/batching/README.md.
+    TensorFlow runs a concrete `tf.function`, https://www.tensorflow.org/guide/function, with XLA,
+    but without it where there is an `Embedding`: in XLA, a number beyond the vocabulary is no
+    error, but the nearest word. JAX runs `jax.jit`. PyTorch runs in `torch.inference_mode` the
+    operations that `make_fx` recorded, or the layers themselves where they cannot be recorded.
 
     Args:
         model: built Keras model with a `BinaryHead` as one of its output layers. A subclassed
