@@ -227,7 +227,7 @@ def print_table(backend: str, results: dict[int, dict[str, list[float]]]) -> Non
             ]
             low, middle, high = statistics.quantiles(ratios, n=4)
             microseconds = statistics.median(seconds[name]) * 1e6
-            cells += f" {microseconds:.0f} | {middle:.4f} [{low:.4f}, {high:.4f}] | "
+            cells += f" {microseconds:.0f} | {middle:.5f} [{low:.5f}, {high:.5f}] | "
             cells += f"{1 / middle:.0f} |"
         print(f"| {name} |{cells}")
     print(f"\nTarget for one row with Predictor: at most 1/{TARGETS[backend]}.", flush=True)

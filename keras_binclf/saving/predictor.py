@@ -36,8 +36,9 @@ class Predictor:
     with `model.predict`.
 
     Sources: a few fixed sizes, and padding with real rows, are how TensorFlow Serving avoids
-    compiling again and again (`allowed_batch_sizes`),
-    https://github.com/tensorflow/serving/blob/master/tensorflow_serving/batching/README.md.
+    compiling again and again: `allowed_batch_sizes` in
+    https://github.com/tensorflow/serving/blob/master/tensorflow_serving/batching/batching_options.h
+
     TensorFlow runs a concrete `tf.function`, https://www.tensorflow.org/guide/function, with XLA,
     but without it where there is an `Embedding`: in XLA, a number beyond the vocabulary is no
     error, but the nearest word. JAX runs `jax.jit`. PyTorch runs in `torch.inference_mode` the
@@ -132,9 +133,9 @@ class Predictor:
         """
         probabilities = self(x)
         # `head.threshold` rounds it for people, which takes as long as a small network.
-        threshold = keras.ops.convert_to_numpy(self.head.threshold_weight)
+        threshold = float(self.head.threshold_weight.value)
         check_head_threshold(self.head, threshold)
-        return np.greater(probabilities, threshold).astype("int32")
+        return np.greater(probabilities, np.float32(threshold)).astype("int32")
 
     def _score(self, rows: Rows) -> Array:
         compiled = self._update_compiled()
