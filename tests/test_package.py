@@ -26,6 +26,7 @@ ROOMS = [
     ("tuner",),
     ("saving",),
     ("plots", "sklearn"),
+    ("__main__",),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

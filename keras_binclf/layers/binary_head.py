@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_binclf._registry import register
+from keras_binclf._registry import SavedLayer, register
 from keras_binclf._validation import (
     Shape,
     Tensor,
@@ -27,7 +27,7 @@ THRESHOLD_HINT = "A threshold is a probability, also where the head emits logits
 
 
 @register
-class BinaryHead(keras.layers.Layer):
+class BinaryHead(SavedLayer, keras.layers.Layer):
     """Output layer of a binary classifier, which knows where to cut and remembers it.
 
     Use it as the last layer of any Keras model that has to answer yes or no. It computes

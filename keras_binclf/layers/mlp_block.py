@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_binclf._registry import drop_sharing, register
+from keras_binclf._registry import SavedLayer, drop_sharing, register
 from keras_binclf._validation import (
     Shape,
     Tensor,
@@ -66,7 +66,7 @@ class Step:
 
 
 @register
-class MLPBlock(keras.layers.Layer):
+class MLPBlock(SavedLayer, keras.layers.Layer):
     """Stack of hidden layers, each of them dense → normalization → activation → dropout.
 
     Use it as the body of a classifier on tables, or wherever a model needs a few dense layers as

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_binclf._registry import Saved
 from keras_binclf._validation import Tensor, check_bool, check_integer_at_least, error_message
 from keras_binclf.metrics import _histogram
 
@@ -13,7 +14,7 @@ MIN_BINS = 64
 STRINGS = "Map the classes to 0 and 1, as in `y = (y == 'yes').astype('float32')`."
 
 
-class BinaryMetric(keras.metrics.Metric):
+class BinaryMetric(Saved, keras.metrics.Metric):
     """Base of the metrics: labels, scores and weights in, compensated float32 sums kept.
 
     A subclass gives the shape of its sums to `_start`, turns one batch into an increment of that
