@@ -97,6 +97,7 @@ def _find_unknown_keys(cls: type, config: Mapping[str, Any], error: Exception) -
     """
     constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
     known = {name for one in constructors for name in inspect.signature(one).parameters}
+    known |= {"input_dim", "input_shape"}  # Keras takes these too, and names them nowhere
     unknown = [key for key in config if key not in known]
     if constructors[0].__module__.split(".")[0] == PACKAGE:
         return unknown

@@ -80,16 +80,6 @@ def iterate_objects(
             yield from iterate_objects(value, key, way)
 
 
-def iterate_heads(entries: list[Entry]) -> Iterator[Entry]:
-    """Yield the heads, one that is used in several places once."""
-    seen = set()
-    for entry in entries:
-        shared = str(entry.node.get("shared_object_id", id(entry)))
-        if entry.is_head and shared not in seen:
-            seen.add(shared)
-            yield entry
-
-
 def get_versions(entries: list[Entry]) -> str | None:
     """Return the version of this package that wrote the config; several, if it was put together."""
     built = [entry.node.get("build_config") for entry in entries]

@@ -191,7 +191,7 @@ def _describe(path: str, archive: Archive) -> FileDescription:
     entries = list(_config.iterate_objects(model))
     compiled = model.get("compile_config")
     compiled = compiled if isinstance(compiled, dict) else {}
-    heads, num_parameters = _read_weights(archive, list(_config.iterate_heads(entries)))
+    heads, num_parameters = _read_weights(archive, [entry for entry in entries if entry.is_head])
     return FileDescription(
         path=path,
         model_class=entries[0].class_name,
