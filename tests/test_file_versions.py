@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import zoo
-from keras import layers
 
 import keras_binclf
 from keras_binclf import BinaryHead, MLPBlock, binary_classifier
@@ -190,5 +189,3 @@ def test_arguments_of_keras_layers_are_known(cls):
     assert (layer.name, layer.trainable) == ("n", False)
     with pytest.raises(TypeError, match="Error when deserializing"):
         cls.from_config({**config, "input_shape": "wrong", "dtype": "wrong"})
-    wrapped = layers.TimeDistributed(layer)
-    assert wrapped.from_config(wrapped.get_config()).layer.name == "n"

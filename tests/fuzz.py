@@ -1,0 +1,246 @@
+"""Damaged and malicious files: load and describe each, in processes that may die of it.
+
+    python tests/fuzz.py [--cases 3000] [--seed 0] [--keep FOLDER]
+
+Prints what came of the files, by kind. Every file must lead to a model or a description, or to an
+exception; a process that dies or hangs, code that is run, and a file that is written elsewhere are
+faults, of which the file is kept. Exits with 1 if there are any.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import queue
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+
+import fuzz_mutations
+
+CASE_SECONDS = 20
+"""Far more than a small model takes to load, on a busy machine too."""
+START_SECONDS = 120
+MEMORY = 2 * 2**30
+"""What a case may take on top of the backend."""
+SENTINEL = """
+from pathlib import Path
+
+def touch(*args, **kwargs):
+    (Path(__file__).parent.parent / "outside" / "ran").write_text("")
+
+class Touch:
+    __init__ = touch
+    from_config = classmethod(touch)
+
+touch()
+"""
+ALARMING = {
+    *("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.symlink", "os.link", "os.chmod"),
+    *("subprocess.Popen", "socket.connect", "socket.getaddrinfo", "urllib.Request"),
+    *("pickle.find_class", "code.__new__", "ctypes.dlopen"),
+}
+WRITING = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
+
+
+# ---- the process that loads
+
+
+class TimeLimitError(BaseException):
+    """Not an `Exception`, which Keras would catch and go on."""
+
+
+class Watch:
+    """An audit hook, which sees what Python does while a file is loaded."""
+
+    def __init__(self, folder):
+        self.allowed = (f"{folder}/", "/dev/null", "/dev/shm/")
+        self.seen = None
+        sys.addaudithook(self.see)
+
+    def see(self, event, arguments):
+        if self.seen is None:
+            return
+        if event in ALARMING:
+            self.seen.append(f"{event} {arguments[:1]!r}")
+        if event in WRITING or (event == "open" and self.writes(*arguments)):
+            path = os.path.abspath(os.fsdecode(arguments[0]))
+            if not path.startswith(self.allowed):
+                self.seen.append(f"{event} {path}")
+
+    @staticmethod
+    def writes(path, mode, flags):
+        return not isinstance(path, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+    @contextlib.contextmanager
+    def open(self):
+        self.seen = seen = []
+        try:
+            yield seen
+        finally:
+            self.seen = None
+
+
+def work(folder, seed, first, cases):
+    """Do cases one after the other, and print a line about each."""
+    import keras
+
+    from keras_binclf.saving import describe
+
+    def raise_time_limit(*_):
+        raise TimeLimitError
+
+    signal.signal(signal.SIGALRM, raise_time_limit)
+    corpus = {path.stem: path.read_bytes() for path in sorted((folder / "corpus").iterdir())}
+    watch = Watch(folder)
+    # Imports what loading needs, with files that are whole.
+    for path in (folder / "corpus").iterdir():
+        keras.models.load_model(path)
+        describe(path)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    print(json.dumps("ready"), flush=True)
+    for case in range(first, cases):
+        kind, content = fuzz_mutations.make_case(corpus, folder, f"{seed}/{case}")
+        path = folder / f"case-{case}.keras"
+        path.write_bytes(content)
+        found = {"case": case, "kind": kind, "faults": []}
+        for name, function in (("load", keras.models.load_model), ("describe", describe)):
+            with watch.open() as seen:
+                found[name] = attempt(function, path)
+            found["faults"] += [f"{name}: {event}" for event in seen]
+        found["faults"] += list_faults(found, folder)
+        keras.utils.clear_session(free_memory=False)
+        print(json.dumps(found), flush=True)
+        if not found["faults"]:
+            path.unlink()
+
+
+def attempt(function, path):
+    signal.alarm(CASE_SECONDS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return f"a {type(function(path)).__name__}"
+    except TimeLimitError:
+        return "time limit"
+    except Exception as error:
+        return type(error).__name__
+    except BaseException as error:
+        return f"fault: {type(error).__name__}"
+    finally:
+        signal.alarm(0)
+
+
+def list_faults(found, folder):
+    """Return what is wrong with an outcome, and what a case left in the folders."""
+    for name in ("outside", "cwd"):
+        for path in sorted((folder / name).iterdir()):
+            yield f"left {name}/{path.name}"
+            path.unlink()
+    if not found["describe"].startswith("a FileDescription") and found["describe"] != "ValueError":
+        yield f"describe: {found['describe']}"
+    if found["load"].startswith("fault") or found["load"] == "time limit":
+        yield f"load: {found['load']}"
+
+
+# ---- the process that watches
+
+
+def run(cases, seed, folder):
+    """Return what came of each case; of those that ended a process, the line is made up here."""
+    for name in ("corpus", "path", "outside", "cwd", "tmp"):
+        (folder / name).mkdir()
+    (folder / "path" / "fuzz_sentinel.py").write_text(SENTINEL)
+    fuzz_mutations.save_corpus(folder / "corpus")
+    results = []
+    while len(results) < cases:
+        results += run_until_it_dies(folder, seed, len(results), cases)
+    return results
+
+
+def run_until_it_dies(folder, seed, first, cases):
+    command = [sys.executable, __file__, "--work", str(folder), f"--first={first}"]
+    command += [f"--cases={cases}", f"--seed={seed}"]
+    tests = str(Path(__file__).parent)
+    path = os.pathsep.join([str(folder / "path"), tests, os.environ.get("PYTHONPATH", "")])
+    settings = {"PYTHONPATH": path, "TMPDIR": str(folder / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=folder / "cwd",
+        env={**os.environ, **settings, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    lines = queue.Queue()
+    threading.Thread(target=lambda: [lines.put(x) for x in [*process.stdout, ""]]).start()
+    with process:
+        return list(read_results(process, lines, first, cases))
+
+
+def read_results(process, lines, first, cases):
+    seconds = START_SECONDS
+    for case in [None, *range(first, cases)]:
+        try:
+            line = lines.get(timeout=seconds)
+        except queue.Empty:
+            line = ""
+            process.kill()
+            ended = "hangs"
+        else:
+            ended = f"ends the process with {process.wait()}" if not line else ""
+        if not line and case is None:
+            raise RuntimeError(f"the process that loads {ended} before the first case")
+        if not line:
+            yield {"case": case, "kind": "?", "load": ended, "describe": "?", "faults": [ended]}
+            return
+        if case is not None:
+            yield json.loads(line)
+        seconds = 3 * CASE_SECONDS
+
+
+def tally(results):
+    """Return how often each thing came of a file, as lines."""
+    lines = [f"{len(results)} files"]
+    for name in ("load", "describe"):
+        counts = collections.Counter(result[name] for result in results)
+        lines.append(f"{name}: " + ", ".join(f"{n} {what}" for what, n in counts.most_common()))
+    counts = collections.Counter(result["kind"] for result in results)
+    lines.append("made by: " + ", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
+    faulty = [result for result in results if result["faults"]]
+    return [*lines, f"faults: {len(faulty)}", *(json.dumps(result) for result in faulty)]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cases", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        return work(options.work, options.seed, options.first, options.cases)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        results = run(options.cases, options.seed, folder)
+        print("\n".join(tally(results)))
+        if options.keep:
+            options.keep.mkdir(exist_ok=True)
+            for path in folder.glob("case-*.keras"):
+                shutil.copy(path, options.keep)
+    return any(result["faults"] for result in results)
+
+
+if __name__ == "__main__":
+    random.seed(0)
+    sys.exit(main())
