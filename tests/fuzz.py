@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import queue
-import random
 import resource
 import shutil
 import signal
@@ -173,18 +172,23 @@ def run_until_it_dies(folder, seed, first, cases):
     tests = str(Path(__file__).parent)
     path = os.pathsep.join([str(folder / "path"), tests, os.environ.get("PYTHONPATH", "")])
     settings = {"PYTHONPATH": path, "TMPDIR": str(folder / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    errors = (folder / "stderr").open("w+")
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=errors,
         text=True,
         cwd=folder / "cwd",
         env={**os.environ, **settings, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     lines = queue.Queue()
     threading.Thread(target=lambda: [lines.put(x) for x in [*process.stdout, ""]]).start()
-    with process:
-        return list(read_results(process, lines, first, cases))
+    with errors, process:
+        results = list(read_results(process, lines, first, cases))
+        errors.seek(0)
+        for result in results[-1:]:
+            result["faults"] += errors.read().splitlines()[-3:] if result["kind"] == "?" else []
+        return results
 
 
 def read_results(process, lines, first, cases):
@@ -199,7 +203,8 @@ def read_results(process, lines, first, cases):
         else:
             ended = f"ends the process with {process.wait()}" if not line else ""
         if not line and case is None:
-            raise RuntimeError(f"the process that loads {ended} before the first case")
+            said = (Path(process.args[3]) / "stderr").read_text()
+            raise RuntimeError(f"the process that loads {ended} before the first case: {said}")
         if not line:
             yield {"case": case, "kind": "?", "load": ended, "describe": "?", "faults": [ended]}
             return
@@ -242,5 +247,4 @@ def main():
 
 
 if __name__ == "__main__":
-    random.seed(0)
     sys.exit(main())

@@ -274,7 +274,7 @@ def swap_members(content, rng, folder):
 def rename_member(content, rng, folder):
     members = read(content)
     name = rng.choice(sorted(members))
-    other = rng.choice(["model.weights.npz", "x", "config.json/", f"{name}/x", f"../{name}", ""])
+    other = rng.choice(["model.weights.npz", "x", "config.json/", f"{name}/x", f"../{name}", " "])
     members[other] = members.pop(name)
     return write(members)
 

@@ -4,8 +4,10 @@ import dataclasses
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -223,6 +225,18 @@ def test_files_of_every_release_are_described(path):
     )
     assert description.inputs[0].shape == (None, 5)
     assert set(description.package_classes) <= set(REGISTERED)
+
+
+def test_page_shows_what_the_command_prints(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parent.parent / "docs" / "saving.md").read_text()
+    shown = re.search(r"^    \$ python -m keras_binclf describe .*\n((?:    .*\n)+)", page, re.M)[1]
+    model = binary_classifier(4)
+    find_head(model).threshold = 0.2
+    save(model, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    main(["describe", "model.keras"])
+    changing = re.compile(r"\d+\.\d+\.\d+|[-\d]+@[:\d]+| on torch")
+    assert changing.sub("", textwrap.dedent(shown)) == changing.sub("", capsys.readouterr().out)
 
 
 # ---- damaged and foreign files
