@@ -104,10 +104,9 @@ def work(folder, seed, first, cases):
     for path in (folder / "corpus").iterdir():
         keras.models.load_model(path)
         describe(path)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     print(json.dumps("ready"), flush=True)
     for case in range(first, cases):
+        bound_memory()
         kind, content = fuzz_mutations.make_case(corpus, folder, f"{seed}/{case}")
         path = folder / f"case-{case}.keras"
         path.write_bytes(content)
@@ -121,6 +120,13 @@ def work(folder, seed, first, cases):
         print(json.dumps(found), flush=True)
         if not found["faults"]:
             path.unlink()
+
+
+def bound_memory():
+    """Leave the same to each case, whatever the backend has kept of those before."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
 
 
 def attempt(function, path):
@@ -207,6 +213,7 @@ def read_results(process, lines, first, cases):
             raise RuntimeError(f"the process that loads {ended} before the first case: {said}")
         if not line:
             yield {"case": case, "kind": "?", "load": ended, "describe": "?", "faults": [ended]}
+            print(f"case {case} {ended}", file=sys.stderr, flush=True)
             return
         if case is not None:
             yield json.loads(line)

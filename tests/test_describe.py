@@ -368,6 +368,22 @@ def test_class_of_a_newer_version_and_a_lambda_are_noted(saved):
     assert "lambda" in notes[1]
 
 
+def test_config_of_wrong_types_is_described_as_far_as_it_goes(saved):
+    config = read_config(saved)["config"]
+    layers = config["layers"]
+    layers[1]["build_config"]["keras_binclf_version"] = ["1.0"]
+    layers[-1]["config"] |= {"activation": 3, "prior": {}, "class_names": 1, "name": None}
+    config |= {"name": [], "output_layers": 3}
+    edit_config(saved, config=config, build_config=3, compile_config=[])
+    description = describe(saved)
+    (head,) = description.heads
+    assert (head.activation, head.prior, head.class_names) == ("3", None, None)
+    assert head.threshold is None
+    assert (description.model_name, description.num_outputs) == (None, None)
+    assert not description.compiled
+    assert str(description)
+
+
 # ---- the command
 
 

@@ -83,8 +83,8 @@ def iterate_objects(
 def get_versions(entries: list[Entry]) -> str | None:
     """Return the version of this package that wrote the config; several, if it was put together."""
     built = [entry.node.get("build_config") for entry in entries]
-    found = {config.get(VERSION_KEY) for config in built if isinstance(config, dict)}
-    return ", ".join(sorted(v for v in found if isinstance(v, str))) or None
+    found = [config.get(VERSION_KEY) for config in built if isinstance(config, dict)]
+    return ", ".join(sorted({one for one in found if isinstance(one, str)})) or None
 
 
 def get_backend(entries: list[Entry]) -> str | None:
@@ -120,7 +120,7 @@ def count_outputs(model: Config) -> int | None:
     """Return how many tensors the model gives, None where the config does not tell."""
     config = Entry(model, ()).config
     if "output_layers" in config:
-        return len(list_tensors(config["output_layers"]))
+        return len(list_tensors(config["output_layers"])) or None
     layers = _as_list(config.get("layers"))
     # Nothing in a config tells what another layer gives.
     last = [Entry(layer, ()) for layer in layers[-1:] if is_object(layer)]

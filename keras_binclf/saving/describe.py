@@ -224,10 +224,11 @@ def _read_weights(archive: Archive, heads: list[Entry]) -> tuple[list[HeadDescri
 def _describe_head(head: Entry, threshold: float | None) -> HeadDescription:
     names: Any = head.config.get("class_names")
     prior: Any = head.config.get("prior")
+    activation = head.config.get("activation", "sigmoid")
     return HeadDescription(
         path="/".join(name for _, name in head.way),
         class_name=head.class_name,
-        activation=_text(head.config.get("activation")),
+        activation=None if activation is None else str(activation),
         threshold=threshold,
         class_names=tuple(map(str, names)) if isinstance(names, list) else None,
         prior=float(prior) if is_real(prior) else None,
