@@ -29,7 +29,8 @@ CASE_SECONDS = 20
 """Far more than a small model takes to load, on a busy machine too."""
 START_SECONDS = 120
 MEMORY = 2 * 2**30
-"""What a case may take on top of the backend."""
+"""What a case may take on top of the backend. A number in a file may ask for any amount."""
+MORE_MEMORY = 4 * MEMORY
 SENTINEL = """
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class Watch:
             self.seen = None
 
 
-def work(folder, seed, first, cases):
+def work(folder, seed, first, cases, memory):
     """Do cases one after the other, and print a line about each."""
     import keras
 
@@ -106,7 +107,7 @@ def work(folder, seed, first, cases):
         describe(path)
     print(json.dumps("ready"), flush=True)
     for case in range(first, cases):
-        bound_memory()
+        bound_memory(memory)
         kind, content = fuzz_mutations.make_case(corpus, folder, f"{seed}/{case}")
         path = folder / f"case-{case}.keras"
         path.write_bytes(content)
@@ -122,11 +123,11 @@ def work(folder, seed, first, cases):
             path.unlink()
 
 
-def bound_memory():
+def bound_memory(memory):
     """Leave the same to each case, whatever the backend has kept of those before."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (used + memory, hard))
 
 
 def attempt(function, path):
@@ -169,12 +170,21 @@ def run(cases, seed, folder):
     results = []
     while len(results) < cases:
         results += run_until_it_dies(folder, seed, len(results), cases)
+        if results[-1]["kind"] == "?":
+            results[-1] = judge(folder, seed, results[-1])
     return results
 
 
-def run_until_it_dies(folder, seed, first, cases):
+def judge(folder, seed, result):
+    """Do a case again by itself with more memory: TensorFlow may die of having too little."""
+    case = result["case"]
+    (again,) = run_until_it_dies(folder, seed, case, case + 1, MORE_MEMORY)
+    return again if again["faults"] else {**again, "load": "out of memory, ends the process"}
+
+
+def run_until_it_dies(folder, seed, first, cases, memory=MEMORY):
     command = [sys.executable, __file__, "--work", str(folder), f"--first={first}"]
-    command += [f"--cases={cases}", f"--seed={seed}"]
+    command += [f"--cases={cases}", f"--seed={seed}", f"--memory={memory}"]
     tests = str(Path(__file__).parent)
     path = os.pathsep.join([str(folder / "path"), tests, os.environ.get("PYTHONPATH", "")])
     settings = {"PYTHONPATH": path, "TMPDIR": str(folder / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -188,13 +198,19 @@ def run_until_it_dies(folder, seed, first, cases):
         env={**os.environ, **settings, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     lines = queue.Queue()
-    threading.Thread(target=lambda: [lines.put(x) for x in [*process.stdout, ""]]).start()
+    threading.Thread(target=pass_on, args=(process.stdout, lines)).start()
     with errors, process:
         results = list(read_results(process, lines, first, cases))
         errors.seek(0)
         for result in results[-1:]:
             result["faults"] += errors.read().splitlines()[-3:] if result["kind"] == "?" else []
         return results
+
+
+def pass_on(stream, lines):
+    for line in stream:
+        lines.put(line)
+    lines.put("")
 
 
 def read_results(process, lines, first, cases):
@@ -213,7 +229,6 @@ def read_results(process, lines, first, cases):
             raise RuntimeError(f"the process that loads {ended} before the first case: {said}")
         if not line:
             yield {"case": case, "kind": "?", "load": ended, "describe": "?", "faults": [ended]}
-            print(f"case {case} {ended}", file=sys.stderr, flush=True)
             return
         if case is not None:
             yield json.loads(line)
@@ -239,9 +254,10 @@ def main():
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", type=int, default=MEMORY, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        return work(options.work, options.seed, options.first, options.cases)
+        return work(options.work, options.seed, options.first, options.cases, options.memory)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         results = run(options.cases, options.seed, folder)
