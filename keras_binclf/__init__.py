@@ -23,6 +23,7 @@ from keras_binclf.metrics import (
     ThresholdMetric,
 )
 from keras_binclf.models import binary_classifier
+from keras_binclf.saving import Predictor, export, to_core_layers
 
 if TYPE_CHECKING:
     from keras_binclf import plots as plots
@@ -42,6 +43,7 @@ __all__ = [
     "Calibration",
     "ExpectedCalibrationError",
     "MLPBlock",
+    "Predictor",
     "ThresholdMetric",
     "ThresholdTuner",
     "TunedThreshold",
@@ -49,10 +51,12 @@ __all__ = [
     "binary_classifier",
     "build_best",
     "calibrate",
+    "export",
     "find_head",
     "predict_class_names",
     "predict_labels",
     "results_dataframe",
+    "to_core_layers",
     "tune_threshold",
 ]
 

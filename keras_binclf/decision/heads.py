@@ -1,6 +1,5 @@
 """Which head a model decides with, and which of its outputs that head emits."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -45,7 +44,7 @@ def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
             "`model` of find_head must be a keras.Model or keras.Layer. "
             f"Received: model={model!r} (of type {type(model).__name__})."
         )
-    heads = list(_iterate_heads(model))
+    heads = list_heads(model)
     if not heads:
         raise ValueError(
             f"Model {model.name!r} has no BinaryHead. Expected: one BinaryHead as its output "
@@ -66,11 +65,10 @@ def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
     raise ValueError(f"Model {model.name!r} has {several}: {known}. {way_out}")
 
 
-def _iterate_heads(model: keras.Layer) -> Iterator[BinaryHead]:
+def list_heads(model: keras.Layer) -> list[BinaryHead]:
+    """Return all heads of a model, however deep they are nested."""
     # Keras has no public walk that enters wrappers and subclassed layers.
-    for layer in model._flatten_layers():
-        if isinstance(layer, BinaryHead):
-            yield layer
+    return [layer for layer in model._flatten_layers() if isinstance(layer, BinaryHead)]
 
 
 def choose_head(model: Any, head: Any, owner: str) -> BinaryHead:
@@ -81,7 +79,7 @@ def choose_head(model: Any, head: Any, owner: str) -> BinaryHead:
             f"Received: model={model!r} (of type {type(model).__name__})."
         )
     chosen = head if isinstance(head, BinaryHead) else find_head(model, head)
-    if not any(chosen is own for own in _iterate_heads(model)):
+    if not any(chosen is own for own in list_heads(model)):
         raise ValueError(f"BinaryHead {chosen.name!r} is not part of model {model.name!r}.")
     check_head_threshold(chosen, chosen.threshold)
     return chosen

@@ -1,6 +1,8 @@
 """Saving: a model leaves the training program, as a file or as a compiled function."""
 
-from keras_binclf.saving.describe import (
+from keras_binclf.saving.artefact import Exported, export
+from keras_binclf.saving.core_layers import to_core_layers
+from keras_binclf.saving.description import (
     FileDescription,
     HeadDescription,
     InputDescription,
@@ -9,9 +11,12 @@ from keras_binclf.saving.describe import (
 from keras_binclf.saving.predictor import Predictor
 
 __all__ = [
+    "Exported",
     "FileDescription",
     "HeadDescription",
     "InputDescription",
     "Predictor",
     "describe",
+    "export",
+    "to_core_layers",
 ]

@@ -1,0 +1,106 @@
+"""Writing in another Python process, which runs on TensorFlow."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_binclf.decision.heads import list_heads
+from keras_binclf.layers import BinaryHead
+from keras_binclf.saving import _consumers, _writers
+from keras_binclf.saving._signature import read_signature
+
+MODULE = "keras_binclf.saving._elsewhere"
+MAIN = "__main__"
+JOB, MODEL, INPUTS, OUTPUTS = "job.json", "model.keras", "inputs.npz", "outputs.npz"
+
+
+def write_elsewhere(
+    format: str,
+    model: keras.Model,
+    head: BinaryHead,
+    path: Path,
+    notes: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Save the model, and let a process on TensorFlow write the artefact and run it.
+
+    Runtimes of other libraries are not loaded beside JAX and PyTorch: OpenVINO forks the process
+    that imports it, which JAX does not survive.
+
+    Args:
+        format: one of those of `export`.
+        model: model on another backend.
+        head: its head.
+        path: where to write.
+        notes: the metadata, as JSON can hold them.
+        inputs: rows to run it on, by the names of the inputs; may be empty.
+
+    Returns:
+        What the artefact gives for them, by the names of its outputs.
+
+    Raises:
+        RuntimeError: if the other process fails.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save(folder / MODEL)
+        np.savez(folder / INPUTS, **inputs)
+        job = {
+            "format": format,
+            "head": [own is head for own in list_heads(model)].index(True),
+            "modules": _list_modules(model),
+            "path": str(path.absolute()),
+            "notes": notes,
+        }
+        (folder / JOB).write_text(json.dumps(job))
+        done = subprocess.run(
+            [sys.executable, "-m", MODULE, name],
+            env={
+                **os.environ,
+                "KERAS_BACKEND": "tensorflow",
+                "CUDA_VISIBLE_DEVICES": "-1",
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+                "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(
+                done.stderr.strip() or f"the process on TensorFlow ended with {done.returncode}"
+            )
+        return dict(np.load(folder / OUTPUTS))
+
+
+def _list_modules(model: keras.Model) -> list[str]:
+    """Return where the classes of the model come from, so that they are known elsewhere."""
+    modules = {type(layer).__module__ for layer in [model, *model._flatten_layers()]}
+    return sorted(m for m in modules if m.split(".")[0] not in ("keras", "keras_binclf", MAIN))
+
+
+def main(folder: Path) -> None:
+    """Do what `write_elsewhere` asks for."""
+    job = json.loads((folder / JOB).read_text())
+    for name in job["modules"]:
+        importlib.import_module(name)
+    model = keras.models.load_model(folder / MODEL, compile=False)
+    head = list_heads(model)[job["head"]]
+    signature = read_signature(model, "export")
+    path = Path(job["path"])
+    _writers.write(job["format"], model, head, signature, path, job["notes"])
+    inputs = dict(np.load(folder / INPUTS))
+    np.savez(folder / OUTPUTS, **(_consumers.run(job["format"], path, inputs) if inputs else {}))
+
+
+if __name__ == MAIN:
+    main(Path(sys.argv[1]))

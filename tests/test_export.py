@@ -1,0 +1,382 @@
+"""Exported models, served by other runtimes in a process without the package."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import serve_elsewhere
+import zoo
+
+from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head, predict_labels
+from keras_binclf.saving import _consumers, export, to_core_layers
+
+BACKEND = keras.backend.backend()
+SUFFIXES = {"tf_saved_model": "", "onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
+RUNTIMES = {
+    "tf_saved_model": "tensorflow",
+    "onnx": "onnxruntime",
+    "litert": "ai_edge_litert",
+    "openvino": "openvino",
+}
+AVAILABLE = [name for name, module in RUNTIMES.items() if importlib.util.find_spec(module)]
+ROWS = 10_000
+EVERYWHERE = [zoo.sequential, zoo.functional, zoo.nested, zoo.classifier, zoo.subclassed]
+MORE = [
+    zoo.nested_with_its_head,
+    zoo.time_distributed_block,
+    zoo.convolutional,
+    zoo.masked_gru,
+    zoo.masked_steps,
+    zoo.classifier_with_lora,
+    zoo.own_train_step,
+]
+RECURRENT = (zoo.masked_gru, zoo.masked_steps)
+
+
+def list_cases():
+    """All formats on TensorFlow; elsewhere each takes a process, so each kind in one format."""
+    if BACKEND != "tensorflow":
+        formats = ["onnx", "litert", "openvino", "onnx", "tf_saved_model"]
+        yield from zip(EVERYWHERE, formats, strict=True)
+        return
+    for make in EVERYWHERE:
+        yield from ((make, name) for name in SUFFIXES)
+    for i, make in enumerate(MORE):
+        formats = [name for name in SUFFIXES if make not in RECURRENT or name != "litert"]
+        yield make, formats[i % len(formats)]
+
+
+CASES = [(make, name) for make, name in list_cases() if name in AVAILABLE]
+
+
+def draw_rows(x):
+    """Return many rows like those of a model of the zoo."""
+    rng = np.random.default_rng(0)
+
+    def draw(values):
+        drawn = np.asarray(values)[rng.integers(0, len(values), ROWS)]
+        if drawn.dtype.kind != "f":
+            return drawn
+        return (drawn + rng.normal(0, np.std(values), drawn.shape)).astype("float32")
+
+    return {name: draw(values) for name, values in x.items()} if isinstance(x, dict) else draw(x)
+
+
+def name_inputs(model, x):
+    if isinstance(x, dict):
+        return x
+    known = getattr(model, "inputs", None)
+    return {known[0]._keras_history.operation.name if known else "inputs": x}
+
+
+def cut_between_scores(model, x):
+    """Put the threshold where no row is within rounding of it."""
+    head = find_head(model)
+    output = model.predict(x, verbose=0)
+    scores = np.unique(zoo.to_numpy(head.probabilities(output)))
+    middle = scores[len(scores) // 3 : -len(scores) // 3]
+    widest = np.diff(middle).argmax()
+    assert middle[widest + 1] - middle[widest] > 1e-5
+    head.threshold = middle[widest : widest + 2].mean()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """What the model gives and what each artefact gives, by kind and format."""
+    folder = tmp_path_factory.mktemp("artefacts")
+    given = {}
+    kinds = dict.fromkeys(make for make, _ in CASES)
+    for make in kinds:
+        model, x, _ = make()
+        x = draw_rows(x)
+        cut_between_scores(model, x)
+        head = find_head(model)
+        head.class_names = ("stays", "leaves")
+        expected = zoo.to_numpy(head.probabilities(model.predict(x, verbose=0)))
+        labels = predict_labels(model, x)
+        assert 0.2 < labels.mean() < 0.8
+        name = make.__name__
+        inputs = name_inputs(model, x)
+        # Keras takes integers of any size, other runtimes those of the model.
+        if isinstance(x, dict):
+            inputs = {**inputs, "city": inputs["city"].astype("float32")}
+        elif x.dtype.kind != "f":
+            inputs = {key: value.astype("float32") for key, value in inputs.items()}
+        np.savez(folder / f"{name}.npz", **inputs)
+        for kind in [kind for other, kind in CASES if other is make]:
+            exported = export(model, folder / f"{name}{SUFFIXES[kind]}", kind, sample=x)
+            given[name, kind] = expected, labels, head.threshold, exported
+    assert {path.suffix for path in folder.iterdir()} <= {".npz", ".bin", *SUFFIXES.values()}
+    zoo.run_python(serve_elsewhere.__file__, folder, backend="tensorflow", cwd=folder)
+    return folder, given
+
+
+IDS = [f"{make.__name__}-{name}" for make, name in CASES]
+
+
+@pytest.mark.parametrize(("make", "format"), CASES, ids=IDS)
+def test_artefact_gives_what_the_model_gives(served, make, format):
+    folder, given = served
+    name = make.__name__
+    expected, labels, threshold, exported = given[name, format]
+    found = np.load(folder / f"{name}{SUFFIXES[format]}.served.npz")
+    assert found["probability"].dtype == np.float32
+    assert found["label"].dtype == np.int32
+    assert found["probability"].shape == expected.shape
+    np.testing.assert_allclose(found["probability"], expected, rtol=0, atol=2e-6)
+    np.testing.assert_array_equal(found["label"], labels)
+    assert exported.num_rows == ROWS
+    assert exported.num_disagreements == 0
+    assert exported.max_difference <= 2e-6
+    notes = json.loads(str(found["notes"]))
+    assert notes["threshold"] == threshold
+    assert notes["class_names"] == ["stays", "leaves"]
+
+
+# Core layers
+
+
+CORE = [make for make in (*EVERYWHERE, *MORE) if make is not zoo.subclassed]
+
+
+@pytest.mark.parametrize("make", CORE, ids=lambda make: make.__name__)
+def test_core_layers_give_the_same_numbers(make, tmp_path):
+    model, x, _ = make()
+    expected = model.predict(x, verbose=0)
+    core = to_core_layers(model)
+    assert {type(layer).__module__.split(".")[0] for layer in core._flatten_layers()} == {"keras"}
+    assert core.name == model.name
+    assert not core.compiled
+    found = core.predict(x, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    # A model of its own: what is done to it does not reach the other one.
+    core.set_weights([np.zeros_like(weight) for weight in core.get_weights()])
+    np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
+
+
+def test_core_layers_of_several_heads_have_the_outputs_of_the_model():
+    model, x, _ = zoo.two_heads()
+    expected, found = model.predict(x, verbose=0), to_core_layers(model).predict(x, verbose=0)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6)
+
+
+def test_core_layers_train_as_the_model_does():
+    """Dropout, regularization, frozen parts and batch statistics are there too."""
+    inputs = keras.Input((6,))
+    block = MLPBlock(
+        (8, 4), normalization="batch", residual=True, kernel_regularizer="l2", activation="tanh"
+    )
+    model = keras.Model(inputs, BinaryHead(kernel_regularizer="l2")(block(inputs)))
+    core = to_core_layers(model)
+    x, y = zoo.make_table(6)
+    losses = []
+    for each in (model, core):
+        each.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
+        losses.append(each.fit(x, y, epochs=3, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(core.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_core_layers_drop_out_while_they_train():
+    model = keras.Sequential([keras.Input((6,)), MLPBlock(64, dropout_rate=0.5), BinaryHead()])
+    core = to_core_layers(model)
+    x = np.ones((1, 6), "float32")
+    outputs = [zoo.to_numpy(core(x, training=t)).item() for t in (False, True, True)]
+    assert len(set(outputs)) == 3
+    assert outputs[0] == pytest.approx(zoo.to_numpy(model(x)).item())
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`:UserWarning")
+def test_quantized_layers_stay_so():
+    model = binary_classifier(6, compile=False)
+    model.quantize("int8")
+    core = to_core_layers(model)
+    x, _ = zoo.make_table(6)
+    np.testing.assert_array_equal(core.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert any(layer.dtype_policy.quantization_mode == "int8" for layer in core.layers)
+
+
+def test_block_in_two_places_stays_one():
+    first, second = keras.Input((3,)), keras.Input((3,))
+    block = MLPBlock(4)
+    model = keras.Model(
+        [first, second], BinaryHead()(keras.layers.Add()([block(first), block(second)]))
+    )
+    core = to_core_layers(model)
+    assert core.count_params() == 3 * 4 + 4 + 4 + 1
+    x = [np.ones((2, 3), "float32"), np.zeros((2, 3), "float32")]
+    np.testing.assert_allclose(core.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("make", EVERYWHERE[:4], ids=lambda make: make.__name__)
+def test_core_layers_with_labels_load_where_the_package_is_not(make, tmp_path):
+    model, x, _ = make()
+    x = draw_rows(x)
+    cut_between_scores(model, x)
+    to_core_layers(model, labels=True).save(tmp_path / "plain.keras")
+    np.savez(tmp_path / "plain.npz", **name_inputs(model, x))
+    zoo.run_python(serve_elsewhere.__file__, tmp_path, backend=BACKEND, cwd=tmp_path)
+    found = np.load(tmp_path / "plain.keras.served.npz")
+    head = find_head(model)
+    expected = zoo.to_numpy(head.probabilities(model.predict(x, verbose=0)))
+    np.testing.assert_allclose(found["probability"], expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found["label"], predict_labels(model, x))
+
+
+# What cannot be
+
+
+class Holder(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block = MLPBlock(3)
+
+    def call(self, inputs):
+        return self.block(inputs)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: "model", TypeError, r"`model` of to_core_layers must be a keras\.Model.*str"),
+        (lambda: zoo.subclassed()[0], ValueError, "takes functional and Sequential models"),
+        (lambda: keras.Sequential([BinaryHead()]), ValueError, "needs a built model"),
+        (
+            lambda: keras.Sequential([keras.Input((3,)), Holder(), BinaryHead()]),
+            ValueError,
+            r"cannot take Holder 'holder' apart, which holds MLPBlock",
+        ),
+    ],
+)
+def test_what_has_no_core_layers(make, error, message):
+    with pytest.raises(error, match=message):
+        to_core_layers(make())
+
+
+def sequence_of_any_length():
+    inputs = keras.Input((None, 3))
+    x = keras.layers.GlobalAveragePooling1D()(inputs)
+    return keras.Model(inputs, BinaryHead()(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "error", "message"),
+    [
+        (lambda: "model", {}, TypeError, r"`model` of export must be a keras\.Model"),
+        (lambda: keras.Sequential([keras.Input((2,))]), {}, ValueError, "has no BinaryHead"),
+        (lambda: zoo.two_heads()[0], {}, ValueError, "has 2 heads: .* Say which one"),
+        (lambda: keras.Sequential([BinaryHead()]), {}, ValueError, "export needs a built model"),
+        (sequence_of_any_length, {}, ValueError, r"input '.*' of shape \(None, None, 3\)"),
+        (
+            lambda: binary_classifier(2),
+            {"format": "onxx"},
+            ValueError,
+            r"one of 'tf_saved_model', 'onnx', 'litert', 'openvino'.*Did you mean 'onnx'\?",
+        ),
+        (
+            lambda: binary_classifier(2),
+            {"format": "onnx"},
+            ValueError,
+            r"a path that ends in '\.onnx' for 'onnx'.*As in '.*model\.onnx'",
+        ),
+        (
+            lambda: binary_classifier(2),
+            {"sample": np.zeros((3, 4))},
+            ValueError,
+            r"the model's inputs: 'features' \(None, 2\).*shapes \(3, 4\)",
+        ),
+        (lambda: binary_classifier(2), {"verify": 1}, TypeError, "`verify` of export must be"),
+    ],
+)
+def test_what_cannot_be_exported(make, options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        export(make(), tmp_path / "model", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_path_that_exists_stays_as_it_is(tmp_path):
+    path = tmp_path / "model"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"writes to a new path.*Remove it"):
+        export(binary_classifier(2), path)
+    assert path.read_text() == "mine"
+
+
+def test_weights_beside_an_openvino_path_stay_as_they_are(tmp_path):
+    pytest.importorskip("openvino")
+    (tmp_path / "model.bin").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"model\.bin' exists"):
+        export(binary_classifier(2), tmp_path / "model.xml", "openvino")
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"export cannot write to '.*file'"):
+        export(binary_classifier(2), tmp_path / "file" / "model")
+
+
+def test_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if "onnx" in name else find_spec(name)
+    )
+    message = r'needs onnx and tf2onnx and onnxruntime: `pip install "keras-binclf\[onnx\]"`'
+    with pytest.raises(ImportError, match=message):
+        export(binary_classifier(2), tmp_path / "model.onnx", "onnx")
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="comparing is the same on each backend")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probability": 0.01}, r"other probabilities .*differ by up to 1\.0e-02, at most 1e-06"),
+        ({"label": 1}, "other labels than the model for 256 of 256 rows"),
+        ({"probability": np.nan}, "other probabilities"),
+    ],
+)
+def test_artefact_that_differs_is_refused_and_removed(tmp_path, monkeypatch, change, message):
+    run = _consumers.run
+
+    def differ(*arguments):
+        return {name: value + change.get(name, 0) for name, value in run(*arguments).items()}
+
+    monkeypatch.setattr(_consumers, "run", differ)
+    with pytest.raises(RuntimeError, match=message):
+        export(binary_classifier(2), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere it takes a process")
+def test_what_a_format_has_no_place_for_leaves_nothing(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    model, x, _ = zoo.masked_gru()
+    with pytest.raises(RuntimeError, match="could not write 'sequential' as 'litert'"):
+        export(model, tmp_path / "model.tflite", "litert", sample=x)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="written by this process")
+def test_error_of_the_other_process_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p).name != "tests"])
+    with pytest.raises(RuntimeError, match="No module named 'zoo_classes'"):
+        export(zoo.subclassed()[0], tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere it takes a process")
+def test_rows_are_made_up_where_the_scaler_expects_them(tmp_path):
+    scaler = keras.layers.Normalization()
+    scaler.adapt(np.random.default_rng(0).normal([1e6, -50], [1e3, 0.01], (100, 2)))
+    model = binary_classifier(2, scaler=scaler)
+    assert export(model, tmp_path / "model").max_difference <= 1e-6
+    from keras_binclf.saving._signature import read_signature
+    from keras_binclf.saving.artefact import _make_sample
+
+    rows = _make_sample(model, read_signature(model, "export"), None)["features"]
+    assert np.std(model.predict(rows, verbose=0)) > 0.05
