@@ -124,7 +124,7 @@ def test_numbers_are_those_of_a_forward_pass_in_numpy():
     np.testing.assert_allclose(Predictor(model)(X), sigmoid(hidden @ k3 + b3), **CLOSE)
 
 
-def test_one_row_is_a_number_and_no_rows_are_an_empty_array(model, predictor):
+def test_one_row_is_a_number_and_no_rows_are_an_empty_array(predictor):
     one, label = predictor(X[4]), predictor.labels(X[4])
     assert isinstance(one, np.float32)
     assert isinstance(label, np.int32)
@@ -184,7 +184,8 @@ def test_weights_and_threshold_are_those_of_now():
     assert predictor.labels(X[:4]).all()
 
 
-def test_row_at_the_threshold_is_negative(model, predictor):
+def test_row_at_the_threshold_is_negative():
+    predictor = Predictor(make_model(), batch_sizes=[1])
     probability = predictor(X[0])
     predictor.head.threshold = float(probability)
     assert predictor.labels(X[0]) == 0
