@@ -384,6 +384,14 @@ def test_config_of_wrong_types_is_described_as_far_as_it_goes(saved):
     assert str(description)
 
 
+def test_text_is_printable_whatever_the_names_are(saved, capsys):
+    evil = "\x1b[2J\n\ud800"
+    edit_config(saved, class_name=evil, registered_name=evil)
+    assert describe(saved).model_class == evil
+    assert r"  model       \x1b[2J\n\ud800 'binary_classifier'" in str(describe(saved)).splitlines()
+    assert main(["describe", str(saved)]) == 0
+
+
 # ---- the command
 
 

@@ -117,7 +117,8 @@ class FileDescription:
 
     def __str__(self) -> str:
         """Return it as a text for people."""
-        return "\n".join([self.path, *(f"  {name:<11} {text}" for name, text in self._lines())])
+        lines = [self.path, *(f"  {name:<11} {text}" for name, text in self._lines())]
+        return "\n".join(map(_escape, lines))
 
     def _lines(self) -> list[tuple[str, str]]:
         parameters = self.num_parameters
@@ -255,6 +256,11 @@ def _iterate_notes(archive: Archive, entries: list[Entry]) -> Iterator[str]:
         yield f"The file does not list what {name} holds, which may be more heads."
     if any(entry.class_name == "__lambda__" for entry in entries):
         yield "It holds a lambda, which Keras runs with safe_mode=False only: do you trust it?"
+
+
+def _escape(line: str) -> str:
+    """Return a line that a terminal shows as it is: names come from the file."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def _text(value: Any) -> str | None:
