@@ -32,8 +32,12 @@ async function main() {
     judge().catch(showError);
   };
   $("form").addEventListener("input", update);
-  // The sliders are back only after the event.
-  $("form").addEventListener("reset", () => setTimeout(update));
+  $("form").addEventListener("reset", (event) => {
+    // The browser would put them back only after the event.
+    event.preventDefault();
+    for (const slider of sliders) slider.value = slider.defaultValue;
+    update();
+  });
   $("form").addEventListener("submit", (event) => event.preventDefault());
   update();
 }
@@ -92,14 +96,15 @@ function make(name, properties) {
   return Object.assign(document.createElement(name), properties);
 }
 
-function showPage({ class_names: names, threshold, test }) {
+function showPage({ class_names: names, threshold, cost_fn: cost, test }) {
   $("positive-name").textContent = names[1];
   $("mark-name").textContent = `threshold ${formatPercent(threshold)}`;
   $("scale").style.setProperty("--threshold", threshold);
   $("facts").textContent =
     `Of ${test.positives} ${names[1]} tumours that the model had never seen, it missed ` +
     `${test.missed}; it raised ${test.false_alarms} false alarms among ${test.negatives} ` +
-    `${names[0]} ones. An example for programmers, not a medical device.`;
+    `${names[0]} ones. Its threshold is the one with the lowest cost, where a missed ` +
+    `${names[1]} tumour costs as much as ${cost} false alarms.`;
   $("result").hidden = $("form").hidden = false;
 }
 

@@ -26,7 +26,8 @@ from keras_binclf.saving import export
 
 FOLDER = Path(__file__).parent
 # Column, name, unit, what it says, and the step of its slider. The measurements are taken from the
-# cell nuclei in one image; the table gives no unit for the radius.
+# cell nuclei in one image; the table gives no unit for the radius. Its "smoothness" and "symmetry"
+# grow as nuclei get rougher and less symmetric, so the page names them after that.
 FEATURES = [
     ("mean radius", "Radius", None, "centre to outline of a nucleus, mean", 0.1),
     ("mean texture", "Texture", "grey levels", "standard deviation inside the nuclei", 0.2),
@@ -35,6 +36,8 @@ FEATURES = [
     ("mean symmetry", "Asymmetry", None, "difference between the two halves", 0.002),
 ]
 STEPS = np.array([feature[-1] for feature in FEATURES])
+# Missing a tumour costs as much as this many second looks.
+COST_FN = 20
 NUM_SETTINGS = 51
 
 
@@ -57,6 +60,7 @@ def main() -> None:
     page = {
         "class_names": notes["class_names"],
         "threshold": notes["threshold"],
+        "cost_fn": COST_FN,
         "features": make_sliders(x),
         "test": facts,
     }
@@ -78,8 +82,10 @@ def train(x: np.ndarray, y: np.ndarray) -> keras.Model:
     model.fit(
         x_train, y_train, validation_data=(x_val, y_val), epochs=200, verbose=0, callbacks=[stop]
     )
-    # Missing a tumour costs more than a second look.
-    print(keras_binclf.tune_threshold(model, x_val, y_val, score="cost", cost_fn=20, cost_fp=1))
+    tuned = keras_binclf.tune_threshold(
+        model, x_val, y_val, score="cost", cost_fn=COST_FN, cost_fp=1
+    )
+    print(tuned)
     keras_binclf.find_head(model).class_names = ("benign", "malignant")
     return model
 
