@@ -8,6 +8,7 @@ about ten seconds.
 """
 
 import argparse
+import importlib
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(NUM_ROWS, FEATURES)).astype("float32")
 
 
+@keras.saving.register_keras_serializable(package="benchmarks")
 class Subclassed(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -116,4 +118,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    # A class in a script cannot be imported by another process; one in a module can.
+    importlib.import_module("export").main()

@@ -23,7 +23,7 @@ import keras_binclf
 from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head
 from keras_binclf.__main__ import main
 from keras_binclf._registry import REGISTERED
-from keras_binclf.decision.heads import _iterate_heads
+from keras_binclf.decision.heads import list_heads
 from keras_binclf.saving import _archive, describe
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -54,7 +54,7 @@ def read_config(path):
 
 
 def set_thresholds(model):
-    for place, head in enumerate(_iterate_heads(model)):
+    for place, head in enumerate(list_heads(model)):
         head.threshold = 0.11 + 0.2 * place
 
 
@@ -88,8 +88,8 @@ def test_description_is_what_the_loaded_model_says(make, tmp_path):
     }
     assert {
         (one.path.split("/")[-1], one.threshold, one.activation) for one in description.heads
-    } == {(head.name, head.threshold, head.activation) for head in _iterate_heads(loaded)}
-    assert len(description.heads) == len(list(_iterate_heads(loaded)))
+    } == {(head.name, head.threshold, head.activation) for head in list_heads(loaded)}
+    assert len(description.heads) == len(list_heads(loaded))
 
 
 def two_classifiers():

@@ -9,13 +9,16 @@ import keras
 import pytest
 
 import keras_binclf
-from keras_binclf import plots
+from keras_binclf import plots, saving
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("benchmarks/*.md")])
 PUBLIC = [
     *(getattr(keras_binclf, name) for name in keras_binclf.__all__ if name[0] != "_"),
     *(getattr(plots, name) for name in plots.__all__),
+    saving.Exported,
+    saving.FileDescription,
+    saving.describe,
 ]
 METHODS = [getattr(keras_binclf.BinaryClassifierHyperModel, name) for name in ("fit", "preflight")]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)

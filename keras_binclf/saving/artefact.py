@@ -52,14 +52,25 @@ FORMATS = {
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written, and how it compares with the model.
+    """What `export` wrote, and how it compares with the model.
 
-    Attributes:
+    Args:
         path: where it is.
         format: as it was asked for.
         num_rows: how many rows were compared; 0 where that was not asked for.
         max_difference: the largest difference of a probability, or None.
         num_disagreements: rows with another label than the model gives, or None.
+
+    Example:
+
+    ```python
+    import keras_binclf
+
+    exported = keras_binclf.export(keras_binclf.binary_classifier(4), "churn")
+    assert exported.num_rows == 256
+    assert exported.num_disagreements == 0
+    print(exported)
+    ```
     """
 
     path: Path
@@ -103,8 +114,8 @@ def export(
     | `"openvino"` | `.xml`, and `.bin` beside it | OpenVINO | `rt_info`, each as JSON |
 
     All formats are written from TensorFlow. A model on JAX or PyTorch is saved, and written by
-    another Python process, which takes some seconds; classes of your own in it must be in a module
-    that can be imported.
+    another Python process, which takes some seconds; classes of your own in it must be registered
+    with Keras, in a module that can be imported.
 
     With `verify` the artefact is run after writing, and its probabilities and labels are compared
     with the model's. It appears at `path` only if they agree: within 1e-6 for a SavedModel, 1e-5
@@ -139,7 +150,7 @@ def export(
     import numpy as np
     import tensorflow as tf
     import keras_binclf
-    from keras_binclf.saving import export
+    from keras_binclf import export
 
     model = keras_binclf.binary_classifier(4)
     keras_binclf.find_head(model).threshold = 0.2

@@ -14,7 +14,7 @@ from keras_binclf.decision.heads import find_output
 from keras_binclf.layers import BinaryHead, MLPBlock
 
 OWNER = "to_core_layers"
-EXPORT = "`keras_binclf.saving.export` writes any model for projects without this package."
+EXPORT = "`keras_binclf.export` writes any model for projects without this package."
 
 
 def to_core_layers(model: keras.Model, *, labels: bool = False) -> keras.Model:
@@ -45,7 +45,7 @@ def to_core_layers(model: keras.Model, *, labels: bool = False) -> keras.Model:
     import keras
     import numpy as np
     import keras_binclf
-    from keras_binclf.saving import to_core_layers
+    from keras_binclf import to_core_layers
 
     model = keras_binclf.binary_classifier(4)
     keras_binclf.find_head(model).threshold = 0.2

@@ -69,7 +69,7 @@ class Predictor:
     ```python
     import numpy as np
     import keras_binclf
-    from keras_binclf.saving import Predictor
+    from keras_binclf import Predictor
 
     model = keras_binclf.binary_classifier(4, prior=0.3)
     predictor = Predictor(model)

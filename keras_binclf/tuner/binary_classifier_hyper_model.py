@@ -246,7 +246,8 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             hp: the values of the trial.
             model: what `build` returned.
             x: array of features of shape `(n, *input_shape)`; or, without `y`, a
-                `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`.
+                `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`. Defaults to
+                `None`, which is refused.
             y: labels 0 and 1 of shape `(n,)` or `(n, 1)`. Defaults to `None`.
             sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Defaults to `None`.
             validation_data: `(x, y)`, `(x, y, sample_weight)` or a data set. Defaults to `None`.
