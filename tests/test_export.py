@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -135,6 +136,29 @@ def test_artefact_gives_what_the_model_gives(served, make, format):
     notes = json.loads(str(found["notes"]))
     assert notes["threshold"] == threshold
     assert notes["class_names"] == ["stays", "leaves"]
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere it takes a process")
+def test_signature_is_what_tensorflow_serving_reads(tmp_path):
+    """Names, shapes and types, as TensorFlow's own command tells them."""
+    model, x, _ = zoo.functional()
+    export(model, tmp_path / "1", sample=x)
+    shown = zoo.run_python(
+        "-m",
+        "tensorflow.python.tools.saved_model_cli",
+        *("show", "--dir", tmp_path / "1"),
+        *("--tag_set", "serve", "--signature_def", "serving_default"),
+        backend=BACKEND,
+        cwd=tmp_path,
+    )
+    found = re.findall(r"\['(\w+)'\] tensor_info:\s+dtype: (\w+)\s+shape: (\(.*?\))", shown)
+    assert sorted(found) == [
+        ("amount", "DT_FLOAT", "(-1, 6)"),
+        ("city", "DT_FLOAT", "(-1)"),
+        ("label", "DT_INT32", "(-1, 1)"),
+        ("probability", "DT_FLOAT", "(-1, 1)"),
+    ]
+    assert "Method name is: tensorflow/serving/predict" in shown
 
 
 # Core layers

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import contract  # noqa: F401  (registers what the saved cases use)
@@ -82,3 +83,13 @@ def test_every_registered_class_has_files_of_every_format(registered_name):
     assert saved, f"run `python tests/generate_fixtures.py` for {registered_name}"
     for entry in saved:
         assert set(entry["sha256"]) == {f"{name}{suffix}" for suffix in FORMATS}
+
+
+def test_registered_names_that_were_released_are_still_there():
+    released = {
+        name
+        for folder in MANIFESTS
+        for name in re.findall(r"keras_binclf>\w+", (folder / "manifest.json").read_text())
+    }
+    assert len(released) >= 7
+    assert released <= set(REGISTERED)

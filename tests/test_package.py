@@ -112,6 +112,22 @@ def test_importing_a_module_brings_in_nothing_heavy(path):
             assert name in light or (name == "keras_tuner" and path.parent.name == "tuner"), name
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_evaluates_text_or_unpickles(path):
+    """Nor makes a layer of code, or turns off what keeps Keras from running that of a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        assert not {"pickle", "marshal", "dill", "joblib", "shelve"} & set(names)
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", None))
+            assert called not in ("eval", "exec", "Lambda", "enable_unsafe_deserialization")
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            assert "safe_mode" not in given
+            # NumPy unpickles arrays of objects only where it is told to.
+            assert "allow_pickle" not in given
+
+
 def test_all_is_what_can_be_reached():
     assert keras_binclf.__all__ == sorted(keras_binclf.__all__)
     for name in keras_binclf.__all__:
