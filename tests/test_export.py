@@ -393,6 +393,14 @@ def test_error_of_the_other_process_is_told(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="written by this process")
+def test_class_of_a_script_is_named(tmp_path, monkeypatch):
+    model = zoo.subclassed()[0]
+    monkeypatch.setattr(type(model), "__module__", "__main__")
+    with pytest.raises(RuntimeError, match=r"Subclassed is a class of the script .* Move it to a"):
+        export(model, tmp_path / "model")
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere it takes a process")
 def test_rows_are_made_up_where_the_scaler_expects_them(tmp_path):
     scaler = keras.layers.Normalization()

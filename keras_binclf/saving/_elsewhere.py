@@ -84,8 +84,15 @@ def write_elsewhere(
 
 def _list_modules(model: keras.Model) -> list[str]:
     """Return where the classes of the model come from, so that they are known elsewhere."""
-    modules = {type(layer).__module__ for layer in [model, *model._flatten_layers()]}
-    return sorted(m for m in modules if m.split(".")[0] not in ("keras", "keras_binclf", MAIN))
+    classes = {type(layer) for layer in [model, *model._flatten_layers()]}
+    for cls in classes:
+        if cls.__module__ == MAIN:
+            raise ValueError(
+                f"{cls.__name__} is a class of the script or notebook itself, which the process on "
+                "TensorFlow cannot import. Move it to a module, and import it from there."
+            )
+    modules = {cls.__module__ for cls in classes}
+    return sorted(m for m in modules if m.split(".")[0] not in ("keras", "keras_binclf"))
 
 
 def main(folder: Path) -> None:
