@@ -231,16 +231,17 @@ def test_folds_score_what_each_model_has_not_seen(folds):
 
 
 def test_folds_weigh_rows_in_training_and_in_the_score():
-    weights = np.where(X[:, 1] > 0, 1.0, 0.0).astype("float32")
-    hypermodel = Recording(3, space=SMALL)
+    # Without the positives that look like negatives, the scores are much better.
+    weights = np.where((Y == 1) & (X[:, 0] < 0.5), 0.0, 1.0).astype("float32")
+    hypermodel = Recording(3, space={**SMALL, "learning_rate": 0.05})
     hp, model = build(hypermodel)
-    logs = hypermodel.fit(hp, model, X, Y, sample_weight=weights, folds=2, epochs=1)
+    logs = hypermodel.fit(hp, model, X, Y, sample_weight=weights, folds=2, epochs=4)
     predicted = np.empty(300)
     for fold_model, (_, held_out) in zip(hypermodel.models[1:3], _make_folds(2, Y), strict=True):
         predicted[held_out] = fold_model.predict(X[held_out], verbose=0)[:, 0]
     expected = roc_auc_score(Y, predicted, sample_weight=weights)
-    assert logs["val_auc"] == pytest.approx(expected, abs=5e-3)
-    assert abs(expected - roc_auc_score(Y, predicted)) > 0.01
+    assert logs["val_auc"] == pytest.approx(expected, abs=1e-2)
+    assert abs(expected - roc_auc_score(Y, predicted)) > 0.05
 
 
 def test_folds_start_anew_where_hyperband_goes_on():

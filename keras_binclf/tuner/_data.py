@@ -228,7 +228,8 @@ def peek(dataset: Any) -> tuple[Any, Array, Any]:
     if batch is None:
         raise ValueError(f"{OWNER} needs rows. Received: an empty data set.")
     x, y, weights = batch
-    return x, _to_array(y), weights
+    # Backends take no tensors of each other.
+    return x, _to_array(y), None if weights is None else _to_array(weights)
 
 
 def _check_batch(dataset: Any, shape: tuple[int, ...]) -> None:
