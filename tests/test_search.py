@@ -1,8 +1,5 @@
-"""Whole searches with Keras Tuner: what they leave, how they go on, how they fail."""
+"""Whole searches with Keras Tuner: what they leave, and how they fail."""
 
-import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +8,19 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from searching import (
+    COST,
+    HELD_OUT,
+    SPACE,
+    TRAIN,
+    Eager,
+    Exploding,
+    X,
+    Y,
+    make_tuner,
+    once,
+    search,
+)
 
 from keras_binclf import (
     BinaryClassifierHyperModel,
@@ -20,46 +30,6 @@ from keras_binclf import (
     predict_labels,
     results_dataframe,
 )
-
-# Files, processes and Keras Tuner's own book-keeping know nothing of the backend.
-once = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the same on each backend, run on TensorFlow"
-)
-ELSEWHERE = Path(__file__).parent / "search_elsewhere.py"
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(300, 3)).astype("float32")
-Y = (X[:, 0] + RNG.normal(size=300) > 1).astype("float32")
-TRAIN, HELD_OUT = (X[:200], Y[:200]), (X[200:], Y[200:])
-# Few and small models: the search is what is tested.
-SPACE = {"num_layers": {"max_value": 1}, "units": [4, 8], "batch_size": [64, 128]}
-COST = ThresholdMetric("cost", "best", cost_fp=1, cost_fn=5)
-
-
-class Eager(BinaryClassifierHyperModel):
-    """Its models are not compiled by the backend, which takes longer than these trials."""
-
-    def build(self, hp):
-        model = super().build(hp)
-        model.run_eagerly = True
-        return model
-
-
-def make_tuner(hypermodel, folder, kind="RandomSearch", **options):
-    options = {"objective": hypermodel.objective, **options}
-    if kind != "Hyperband":
-        options.setdefault("max_trials", 2)
-    return getattr(keras_tuner, kind)(
-        hypermodel,
-        directory=str(folder),
-        project_name=options.pop("project_name", hypermodel.project_name),
-        **options,
-    )
-
-
-def search(tuner, **options):
-    options = {"verbose": 0, "epochs": 2, "validation_data": HELD_OUT, **options}
-    tuner.search(*TRAIN, **options)
-    return tuner
 
 
 @pytest.mark.parametrize(
@@ -101,21 +71,6 @@ def test_best_model_is_that_of_the_best_trial(tmp_path, kind, score, options):
     np.testing.assert_array_equal(predict_labels(again, X), predict_labels(model, X))
 
 
-def run_elsewhere(*arguments, **environment):
-    return subprocess.Popen(
-        [sys.executable, str(ELSEWHERE), *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process, timeout=240):
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
-
-
 def test_best_model_serves_in_a_fresh_process(tmp_path):
     scaler = keras.layers.Normalization()
     scaler.adapt(TRAIN[0])
@@ -152,22 +107,6 @@ def test_results_have_a_row_for_each_trial_and_a_column_for_what_it_had(tmp_path
         assert row["val_auc"] == trial.metrics.get_best_value("val_auc") == row["score"]
         assert row["fit_seconds"] > 0
         assert row["best_epoch"] in (0, 1)
-
-
-class Exploding(keras.callbacks.Callback):
-    """Fails each training, or those of some trials."""
-
-    def __init__(self, error, times=99):
-        super().__init__()
-        self.error, self.left = error, times
-
-    def __deepcopy__(self, memo):
-        return self
-
-    def on_train_begin(self, logs=None):
-        if self.left:
-            self.left -= 1
-            raise self.error
 
 
 @once
@@ -291,188 +230,6 @@ def test_folds_are_searched_like_a_split(tmp_path):
     assert table["val_auc"][0] == table["score"][0]
     assert find_head(model).threshold == pytest.approx(table["val_best_threshold"][0])
     assert np.isfinite(model.predict(X, verbose=0)).all()
-
-
-@once
-def test_trials_of_another_space_are_not_taken_for_ours(tmp_path):
-    first = Eager(3, space=SPACE)
-    search(make_tuner(first, tmp_path, max_trials=1, project_name="churn"))
-    other = Eager(3, space={**SPACE, "units": [4, 16]})
-    tuner = make_tuner(other, tmp_path, max_trials=2, project_name="churn")
-    with pytest.raises(ValueError, match=r"made by another search.*project_name=hypermodel"):
-        other.preflight(*TRAIN, validation_data=HELD_OUT, tuner=tuner)
-    with pytest.raises(ValueError, match="made by another search"):
-        search(tuner)
-    # The one that made it goes on, and does not repeat its trial.
-    tuner = search(make_tuner(first, tmp_path, max_trials=2, project_name="churn"))
-    assert len(tuner.oracle.trials) == 2
-
-
-@once
-def test_project_of_another_hypermodel_is_found_before_the_search(tmp_path):
-    def build(hp):
-        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(hp.Int("units", 1, 2))])
-        model.compile("adam", "mse")
-        return model
-
-    other = keras_tuner.RandomSearch(
-        build, "val_loss", max_trials=1, directory=str(tmp_path), project_name="churn"
-    )
-    search(other)
-    hypermodel = Eager(3, space=SPACE)
-    tuner = make_tuner(hypermodel, tmp_path, project_name="churn")
-    with pytest.raises(ValueError, match="made by something else"):
-        hypermodel.preflight(*TRAIN, validation_data=HELD_OUT, tuner=tuner)
-
-
-def test_preflight_says_what_the_search_will_be(tmp_path):
-    hypermodel = Eager(3, space={"num_layers": 1, "units": [4, 8]})
-    found = hypermodel.preflight(*TRAIN, validation_data=HELD_OUT, directory=str(tmp_path / "new"))
-    # Batch normalization has a scale and an offset, a skip connection a projection without bias.
-    assert found.default_size == 3 * 4 + 4 + 4 + 1
-    assert found.largest_size == (3 * 8 + 8) + 2 * 8 + 3 * 8 + 8 + 1
-    assert "val_auc" in found.logs
-    assert found.project_dir == str(tmp_path / "new" / hypermodel.project_name)
-    assert str(found).startswith("ready: 21 weights by default, at most 81")
-    assert not (tmp_path / "new").exists()
-
-
-def test_preflight_takes_a_tuner_or_a_directory(tmp_path):
-    hypermodel = Eager(3, space=SPACE)
-    tuner = make_tuner(hypermodel, tmp_path)
-    with pytest.raises(ValueError, match=r"`directory` of .*preflight must be left out beside"):
-        hypermodel.preflight(*TRAIN, validation_data=HELD_OUT, tuner=tuner, directory="search")
-
-
-def test_preflight_finds_class_weights_that_keras_would_not_take():
-    import tensorflow as tf
-
-    batches = tf.data.Dataset.from_tensor_slices((*TRAIN, np.ones(200))).batch(50)
-    hypermodel = Eager(3, tune_batch_size=False)
-    with pytest.raises(ValueError, match="none beside a data set with sample weights"):
-        hypermodel.preflight(batches, validation_data=HELD_OUT)
-    found = Eager(3, space={"class_weight": None}, tune_batch_size=False).preflight(
-        batches, validation_data=HELD_OUT
-    )
-    assert found.default_size == 3 * 64 + 64 + 64 * 32 + 32 + 32 + 1
-
-
-def test_preflight_finds_features_that_make_the_loss_nan():
-    hypermodel = Eager(3, space=SPACE)
-    x = TRAIN[0].copy()
-    x[:, 1] = np.nan
-    with pytest.raises(ValueError, match=r"its (loss|output) is nan\. Look for NaN"):
-        hypermodel.preflight(x, TRAIN[1], validation_data=HELD_OUT)
-
-
-def test_preflight_finds_that_tensorboard_is_missing(monkeypatch):
-    if keras.backend.backend() != "tensorflow":
-        # Keras Tuner imports it there only.
-        monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    import importlib.util
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    hypermodel = Eager(3, space=SPACE)
-    with pytest.raises(ImportError, match="pip install tensorboard"):
-        hypermodel.preflight(*TRAIN, validation_data=HELD_OUT)
-    with pytest.raises(ImportError, match="pip install tensorboard"):
-        keras_tuner.RandomSearch(hypermodel, hypermodel.objective)
-
-
-def test_preflight_finds_a_place_that_cannot_be_written(tmp_path):
-    hypermodel = Eager(3, space=SPACE)
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match=r"cannot write to .*another `directory`"):
-        hypermodel.preflight(*TRAIN, validation_data=HELD_OUT, directory=str(tmp_path / "file"))
-
-
-def test_preflight_finds_a_disk_that_is_too_small(tmp_path, monkeypatch):
-    import collections
-    import shutil
-
-    usage = collections.namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10, 10, 0))
-    with pytest.raises(ValueError, match=r"Received: 0\.0 MB free"):
-        Eager(3).preflight(*TRAIN, validation_data=HELD_OUT, directory=str(tmp_path))
-
-
-@once
-def test_preflight_finds_a_project_that_is_damaged(tmp_path):
-    hypermodel = Eager(3, space=SPACE)
-    search(make_tuner(hypermodel, tmp_path, max_trials=1))
-    oracle = tmp_path / hypermodel.project_name / "oracle.json"
-    oracle.write_text(oracle.read_text()[:50])
-    with pytest.raises(ValueError, match=r"oracle\.json is damaged"):
-        hypermodel.preflight(*TRAIN, validation_data=HELD_OUT, directory=str(tmp_path))
-
-
-def read_trials(folder):
-    return {
-        path.parent.name: json.loads(path.read_text())
-        for path in (folder / "project").glob("trial_*/trial.json")
-    }
-
-
-@once
-def test_killed_search_goes_on_where_it_was(tmp_path):
-    code, out, _ = finish(run_elsewhere(tmp_path, 4, "2"))
-    assert code == -9
-    assert "finished" not in out
-    before = read_trials(tmp_path)
-    done = {name for name, trial in before.items() if trial["status"] == "COMPLETED"}
-    assert done == {"trial_0", "trial_1"}
-    assert before["trial_2"]["status"] == "RUNNING"
-    code, out, err = finish(run_elsewhere(tmp_path, 4))
-    assert code == 0, err
-    after = read_trials(tmp_path)
-    assert {trial["status"] for trial in after.values()} == {"COMPLETED"}
-    assert len(after) == 4
-    for name in done:
-        assert after[name] == before[name]
-    # The trial that was killed has the values that it had, and ran to its end.
-    values = [trials["trial_2"]["hyperparameters"]["values"] for trials in (before, after)]
-    assert values[0] == values[1]
-
-
-@once
-def test_trial_that_was_written_just_before_the_kill_is_not_run_again(tmp_path):
-    """Keras Tuner writes the trial first, and then that it is over."""
-    hypermodel = Eager(3, space=SPACE)
-    search(make_tuner(hypermodel, tmp_path, max_trials=1))
-    folder = tmp_path / hypermodel.project_name
-    oracle = json.loads((folder / "oracle.json").read_text())
-    oracle.update(ongoing_trials={"tuner0": "0"}, end_order=[], run_times={})
-    (folder / "oracle.json").write_text(json.dumps(oracle))
-    before = json.loads((folder / "trial_0" / "trial.json").read_text())
-    tuner = make_tuner(hypermodel, tmp_path, max_trials=1)
-    with pytest.warns(DeprecationWarning, match="use case of calling"):
-        search(tuner, callbacks=[Exploding(RuntimeError("trained again"))])
-    after = json.loads((folder / "trial_0" / "trial.json").read_text())
-    assert after["status"] == "COMPLETED"
-    assert (after["score"], after["metrics"]) == (before["score"], before["metrics"])
-
-
-@once
-def test_worker_killed_in_a_trial_and_started_again_completes_it(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
-    chief = run_elsewhere(tmp_path, 5, KERASTUNER_TUNER_ID="chief", **place)
-    # The worker whose trial is the second one dies in it.
-    workers = [
-        run_elsewhere(tmp_path, 5, "1", KERASTUNER_TUNER_ID=f"worker{i}", **place) for i in (0, 1)
-    ]
-    codes = [finish(worker)[0] for worker in workers]
-    assert -9 in codes
-    for i, code in enumerate(codes):
-        if code == -9:
-            again = run_elsewhere(tmp_path, 5, KERASTUNER_TUNER_ID=f"worker{i}", **place)
-            assert finish(again)[0] == 0
-    code, out, err = finish(chief)
-    assert code == 0, err
-    statuses = json.loads(out.splitlines()[-1])
-    assert statuses == {str(i): "COMPLETED" for i in range(5)}
 
 
 def test_results_of_what_is_no_tuner():
