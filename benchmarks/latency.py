@@ -146,22 +146,16 @@ EXPORTED: dict[str, tuple[str, str, str, Callable[[Any, Path], Score]]] = {
 
 
 def exported_contenders(model: Any, folder: Path) -> dict[str, Score]:
-    """Return what runs the exported model; where it cannot, a line says why."""
-    from keras_binclf import saving
+    """Return what runs the exported model; what is not installed is left out, with a line."""
+    from keras_binclf import export
 
     contenders = {}
     for name, (file_format, file_name, package, make) in EXPORTED.items():
-        export = getattr(saving, "export", None)
-        if export is None or importlib.util.find_spec(package) is None:
-            missing = "keras_binclf.saving.export" if export is None else package
-            print(f"{name} is left out: there is no {missing} here.", flush=True)
+        if importlib.util.find_spec(package) is None:
+            print(f"{name} is left out: there is no {package} here.", flush=True)
             continue
-        try:
-            export(model, folder / file_name, format=file_format)
-            contenders[name] = make(model, folder / file_name)
-        except Exception as error:  # Not every backend and version can export everything.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            print(f"{name} is left out: {reason}", flush=True)
+        export(model, folder / file_name, format=file_format)
+        contenders[name] = make(model, folder / file_name)
     return contenders
 
 

@@ -49,9 +49,18 @@ def list_cases():
     for i, make in enumerate(MORE):
         formats = [name for name in SUFFIXES if make not in RECURRENT or name != "litert"]
         yield make, formats[i % len(formats)]
+    yield zoo.masked_gru, "openvino"
 
 
 CASES = [(make, name) for make, name in list_cases() if name in AVAILABLE]
+PARAMETERS = [
+    pytest.param(
+        *(make, name),
+        id=f"{make.__name__}-{name}",
+        marks=pytest.mark.skipif(name not in AVAILABLE, reason=f"no {RUNTIMES[name]} here"),
+    )
+    for make, name in list_cases()
+]
 
 
 def draw_rows(x):
@@ -116,10 +125,7 @@ def served(tmp_path_factory):
     return folder, given
 
 
-IDS = [f"{make.__name__}-{name}" for make, name in CASES]
-
-
-@pytest.mark.parametrize(("make", "format"), CASES, ids=IDS)
+@pytest.mark.parametrize(("make", "format"), PARAMETERS)
 def test_artefact_gives_what_the_model_gives(served, make, format):
     folder, given = served
     name = make.__name__
@@ -265,9 +271,19 @@ class Holder(keras.layers.Layer):
         return self.block(inputs)
 
 
+class Inverted(BinaryHead):
+    def call(self, inputs):
+        return 1 - super().call(inputs)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
+        (
+            lambda: keras.Sequential([keras.Input((3,)), Inverted()]),
+            ValueError,
+            r"cannot take Inverted 'inverted' apart",
+        ),
         (lambda: "model", TypeError, r"`model` of to_core_layers must be a keras\.Model.*str"),
         (lambda: zoo.subclassed()[0], ValueError, "takes functional and Sequential models"),
         (lambda: keras.Sequential([BinaryHead()]), ValueError, "needs a built model"),

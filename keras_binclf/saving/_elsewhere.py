@@ -34,7 +34,7 @@ def write_elsewhere(
     """Save the model, and let a process on TensorFlow write the artefact and run it.
 
     Runtimes of other libraries are not loaded beside JAX and PyTorch: OpenVINO forks the process
-    that imports it, which JAX does not survive.
+    that imports it, of which JAX warns that it may hang.
 
     Args:
         format: one of those of `export`.
@@ -69,7 +69,7 @@ def write_elsewhere(
                 "KERAS_BACKEND": "tensorflow",
                 "CUDA_VISIBLE_DEVICES": "-1",
                 "TF_CPP_MIN_LOG_LEVEL": "3",
-                "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+                "PYTHONPATH": os.pathsep.join(place or os.getcwd() for place in sys.path),
             },
             capture_output=True,
             text=True,

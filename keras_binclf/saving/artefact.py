@@ -101,10 +101,10 @@ def export(
     """Write a model for other runtimes, so that it gives probability and label there.
 
     The artefact takes the inputs of the model under their names, any number of rows at once, and
-    has two outputs of shape `(n, 1)`: `probability`, float32, also where the head emits logits,
-    and `label`, int32, 1 where the probability is above the head's threshold, else 0. Raw features
-    go in if the model has a scaler. The names of the classes, the threshold and the version of this
-    package go with it:
+    has two outputs of the shape that the head emits, mostly `(n, 1)`: `probability`, float32, also
+    where the head emits logits, and `label`, int32, 1 where the probability is above the head's
+    threshold, else 0. Raw features go in if the model has a scaler. The names of the classes, the
+    threshold and the version of this package go with it:
 
     | format | path | run by | where the metadata are |
     |---|---|---|---|
@@ -186,15 +186,15 @@ def export(
 
 
 def _check_format(format: Any, path: Path) -> Format:
-    if not (isinstance(format, str) and format in FORMATS):
-        check_choice(format, "format", OWNER, FORMATS, suggest_nearest(format, FORMATS))
+    check_choice(format, "format", OWNER, FORMATS, suggest_nearest(format, FORMATS))
     spec = FORMATS[format]
     if path.suffix != spec.suffix and spec.suffix:
         hint = f"As in {str(path.with_suffix(spec.suffix))!r}."
         expected = f"a path that ends in {spec.suffix!r} for {format!r}"
         raise ValueError(error_message("path", OWNER, expected, str(path), hint))
-    existing = [p for p in (path, path.with_suffix(".bin")) if p.exists()]
-    if existing and (existing[0] == path or format == "openvino"):
+    written = [path, path.with_suffix(".bin")] if format == "openvino" else [path]
+    existing = [file for file in written if file.exists()]
+    if existing:
         raise FileExistsError(
             f"{OWNER} writes to a new path. Received: {str(path)!r}, but {str(existing[0])!r} "
             "exists. Remove it, or give another path."

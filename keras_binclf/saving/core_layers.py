@@ -37,7 +37,8 @@ def to_core_layers(model: keras.Model, *, labels: bool = False) -> keras.Model:
     Raises:
         TypeError: for what is no Keras model.
         ValueError: for a subclassed model, one that is not built, one of our layers inside a layer
-            that cannot be taken apart, and with `labels` for a model without exactly one head.
+            that cannot be taken apart, a class derived from ours, and with `labels` for a model
+            without exactly one head.
 
     Example:
 
@@ -95,13 +96,15 @@ class _Converter:
         if not isinstance(layer, keras.Layer):
             # An operation, such as slicing, has no state.
             return layer
-        if isinstance(layer, BinaryHead):
+        # A class derived from ours may compute something else.
+        if type(layer) is BinaryHead:
             return _convert_head(layer)
-        if isinstance(layer, MLPBlock):
+        if type(layer) is MLPBlock:
             placeholder = keras.layers.Identity(name=layer.name)
             self.blocks[placeholder] = [_copy_step(layer, i) for i in range(len(layer._steps))]
             return placeholder
-        ours = [part for part in layer._flatten_layers() if type(part) in REGISTERED.values()]
+        known: Any = tuple(REGISTERED.values())
+        ours = [part for part in layer._flatten_layers() if isinstance(part, known)]
         if not ours:
             copy = type(layer).from_config(layer.get_config())
             self.copies.append((layer, copy))
