@@ -17,6 +17,7 @@ from keras_binclf.decision.heads import list_heads
 from keras_binclf.layers import BinaryHead
 from keras_binclf.saving import _consumers, _writers
 from keras_binclf.saving._signature import read_signature
+from keras_binclf.saving._writers import Artefact
 
 MODULE = "keras_binclf.saving._elsewhere"
 MAIN = "__main__"
@@ -24,12 +25,7 @@ JOB, MODEL, INPUTS, OUTPUTS = "job.json", "model.keras", "inputs.npz", "outputs.
 
 
 def write_elsewhere(
-    format: str,
-    model: keras.Model,
-    head: BinaryHead,
-    path: Path,
-    notes: Mapping[str, Any],
-    inputs: Mapping[str, Any],
+    artefact: Artefact, model: keras.Model, head: BinaryHead, rows: Mapping[str, Any], *, run: bool
 ) -> dict[str, Any]:
     """Save the model, and let a process on TensorFlow write the artefact and run it.
 
@@ -37,15 +33,14 @@ def write_elsewhere(
     that imports it, of which JAX warns that it may hang.
 
     Args:
-        format: one of those of `export`.
+        artefact: what to write.
         model: model on another backend.
         head: its head.
-        path: where to write.
-        notes: the metadata, as JSON can hold them.
-        inputs: rows to run it on, by the names of the inputs; may be empty.
+        rows: rows by the names of the inputs.
+        run: whether to run it on them.
 
     Returns:
-        What the artefact gives for them, by the names of its outputs.
+        What the artefact gives for them, by the names of its outputs; empty if it was not run.
 
     Raises:
         RuntimeError: if the other process fails.
@@ -53,13 +48,12 @@ def write_elsewhere(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save(folder / MODEL)
-        np.savez(folder / INPUTS, **inputs)
+        np.savez(folder / INPUTS, **rows)
         job = {
-            "format": format,
+            "artefact": {**vars(artefact), "path": str(artefact.path.absolute())},
             "head": [own is head for own in list_heads(model)].index(True),
             "modules": _list_modules(model),
-            "path": str(path.absolute()),
-            "notes": notes,
+            "run": run,
         }
         (folder / JOB).write_text(json.dumps(job))
         done = subprocess.run(
@@ -103,10 +97,12 @@ def main(folder: Path) -> None:
     model = keras.models.load_model(folder / MODEL, compile=False)
     head = list_heads(model)[job["head"]]
     signature = read_signature(model, "export")
-    path = Path(job["path"])
-    _writers.write(job["format"], model, head, signature, path, job["notes"])
-    inputs = dict(np.load(folder / INPUTS))
-    np.savez(folder / OUTPUTS, **(_consumers.run(job["format"], path, inputs) if inputs else {}))
+    given = job["artefact"]
+    artefact = Artefact(**{**given, "path": Path(given["path"])})
+    rows = dict(np.load(folder / INPUTS))
+    _writers.write(artefact, model, head, signature, rows)
+    outputs = _consumers.run(artefact.format, artefact.path, rows) if job["run"] else {}
+    np.savez(folder / OUTPUTS, **outputs)
 
 
 if __name__ == MAIN:

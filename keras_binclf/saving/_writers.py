@@ -1,9 +1,11 @@
 """How each format is written, from a model on the TensorFlow backend."""
 
+import dataclasses
 import json
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +20,50 @@ from keras_binclf.saving._signature import Signature
 METADATA = "keras_binclf.json"
 """The name of the metadata, wherever a format keeps them."""
 ENDPOINT = "serve"
+SIGNATURE = "serving_default"
 EXTRA_ASSETS = "assets.extra"
 """Where a SavedModel keeps what TensorFlow does not read."""
+INTEGER = "integer"
+QUANTIZATIONS = ("float16", "dynamic_range", INTEGER)
+"""What LiteRT calls its kinds of quantization after training."""
+
+Rows = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefact:
+    """What is to be written.
+
+    Attributes:
+        format: one of `WRITERS`.
+        path: where to write.
+        notes: the metadata, as JSON can hold them.
+        quantization: one of `QUANTIZATIONS`, or None.
+    """
+
+    format: str
+    path: Path
+    notes: Mapping[str, Any]
+    quantization: str | None = None
 
 
 def write(
-    format: str, model: keras.Model, head: BinaryHead, signature: Signature, path: Path, notes: Any
+    artefact: Artefact,
+    model: keras.Model,
+    head: BinaryHead,
+    signature: Signature,
+    rows: Rows,
 ) -> None:
     """Write an artefact with the outputs `probability` and `label`.
 
     Args:
-        format: one of `WRITERS`.
+        artefact: what to write.
         model: model on the TensorFlow backend.
         head: its head.
         signature: what it takes.
-        path: where to write.
-        notes: the metadata, as JSON can hold them.
+        rows: rows by the names of the inputs; integer quantization takes its ranges from them.
     """
-    WRITERS[format](model, make_function(model, head, signature), path, notes)
+    WRITERS[artefact.format](artefact, model, make_function(model, head, signature), rows)
 
 
 def make_function(model: keras.Model, head: BinaryHead, signature: Signature) -> Any:
@@ -53,9 +81,11 @@ def make_function(model: keras.Model, head: BinaryHead, signature: Signature) ->
     return serve
 
 
-def _write_saved_model(
-    model: keras.Model, function: Any, path: Path, notes: Mapping[str, Any]
-) -> None:
+def _write_saved_model(artefact: Artefact, model: keras.Model, function: Any, rows: Rows) -> None:
+    _save(model, function, artefact.path, artefact.notes)
+
+
+def _save(model: keras.Model, function: Any, path: Path, notes: Mapping[str, Any]) -> None:
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(ENDPOINT, function)
@@ -65,7 +95,7 @@ def _write_saved_model(
     (extra / METADATA).write_text(json.dumps(notes))
 
 
-def _write_onnx(model: keras.Model, function: Any, path: Path, notes: Mapping[str, Any]) -> None:
+def _write_onnx(artefact: Artefact, model: keras.Model, function: Any, rows: Rows) -> None:
     import onnx
     import tf2onnx
 
@@ -76,9 +106,10 @@ def _write_onnx(model: keras.Model, function: Any, path: Path, notes: Mapping[st
     )
     _fill_captures(proto, function.get_concrete_function())
     # ONNX holds strings.
-    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in notes.items()})
+    notes = {key: json.dumps(value) for key, value in artefact.notes.items()}
+    onnx.helper.set_model_props(proto, notes)
     onnx.checker.check_model(proto)
-    onnx.save(proto, path)
+    onnx.save(proto, artefact.path)
 
 
 def _convert_erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
@@ -107,32 +138,45 @@ def _fill_captures(proto: Any, function: Any) -> None:
             graph.initializer.append(onnx.numpy_helper.from_array(array, entry.name))
 
 
-def _write_litert(model: keras.Model, function: Any, path: Path, notes: Mapping[str, Any]) -> None:
+def _write_litert(artefact: Artefact, model: keras.Model, function: Any, rows: Rows) -> None:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "saved_model"
-        _write_saved_model(model, function, saved, notes)
+        _save(model, function, saved, artefact.notes)
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
-        path.write_bytes(converter.convert())
+        if artefact.quantization is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if artefact.quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if artefact.quantization == INTEGER:
+            converter.representative_dataset = lambda: _yield_single_rows(rows)
+        with warnings.catch_warnings():
+            # The converter finds the ranges with an interpreter of which TensorFlow warns.
+            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+            artefact.path.write_bytes(converter.convert())
     # Files that go with a model are a zip archive behind it: https://ai.google.dev/edge/litert
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(METADATA, json.dumps(notes))
+    with zipfile.ZipFile(artefact.path, "a") as archive:
+        archive.writestr(METADATA, json.dumps(artefact.notes))
 
 
-def _write_openvino(
-    model: keras.Model, function: Any, path: Path, notes: Mapping[str, Any]
-) -> None:
+def _yield_single_rows(rows: Rows) -> Iterator[tuple[str, dict[str, Any]]]:
+    num_rows = min(len(values) for values in rows.values())
+    for i in range(num_rows):
+        yield SIGNATURE, {name: values[i : i + 1] for name, values in rows.items()}
+
+
+def _write_openvino(artefact: Artefact, model: keras.Model, function: Any, rows: Rows) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "saved_model"
-        _write_saved_model(model, function, saved, notes)
+        _save(model, function, saved, artefact.notes)
         converted = openvino.convert_model(str(saved))
-    for key, value in notes.items():
+    for key, value in artefact.notes.items():
         converted.set_rt_info(json.dumps(value), ["keras_binclf", key])
     # Half precision is its default, which moves probabilities by 1e-3.
-    openvino.save_model(converted, path, compress_to_fp16=False)
+    openvino.save_model(converted, artefact.path, compress_to_fp16=False)
 
 
 WRITERS = {

@@ -1,0 +1,134 @@
+"""What LiteRT makes of a model with its own quantization."""
+
+import copy
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from sklearn.metrics import roc_auc_score
+
+from keras_binclf import binary_classifier, find_head
+from keras_binclf.saving import _consumers, _writers, artefact, export
+
+pytest.importorskip("ai_edge_litert")
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="elsewhere it takes a process"
+)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A classifier with kernels of more than 1,024 weights, its rows and their labels."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 2, (1000, 20)).astype("float32")
+    hidden = x[:, 0] - 3 + (x[:, 1] - 3) * (x[:, 2] - 3) / 2
+    y = (hidden + rng.normal(size=len(x)) > 0).astype("float32")
+    scaler = keras.layers.Normalization()
+    scaler.adapt(x)
+    model = binary_classifier(20, scaler=scaler)
+    model.fit(x, y, epochs=5, verbose=0)
+    find_head(model).threshold = 0.4
+    return model, x, y
+
+
+def read_notes(path):
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(_writers.METADATA))
+
+
+@pytest.mark.parametrize("quantization", _writers.QUANTIZATIONS)
+@on_tensorflow
+def test_quantized_model_is_smaller_and_ranks_nearly_as_well(trained, quantization, tmp_path):
+    model, x, y = trained
+    whole = export(model, tmp_path / "whole.tflite", "litert", sample=x)
+    exported = export(
+        model, tmp_path / "small.tflite", "litert", sample=x, quantization=quantization
+    )
+    assert exported.path.stat().st_size < 0.75 * whole.path.stat().st_size
+    outputs = _consumers.run("litert", exported.path, {"features": x})
+    assert outputs["probability"].dtype == np.float32
+    assert outputs["label"].dtype == np.int32
+    np.testing.assert_array_equal(outputs["label"], outputs["probability"] > np.float32(0.4))
+    expected = zoo.to_numpy(model.predict(x, verbose=0))
+    difference = np.abs(outputs["probability"] - expected).max()
+    assert exported.max_difference == pytest.approx(difference, abs=1e-5)
+    assert 1e-5 < difference < 0.05
+    assert exported.num_disagreements == ((expected > 0.4) != outputs["label"]).sum()
+    area, quantized_area = roc_auc_score(y, expected), roc_auc_score(y, outputs["probability"])
+    assert area > 0.8
+    assert abs(quantized_area - area) < 0.005
+    assert read_notes(exported.path)["quantization"] == quantization
+    assert read_notes(whole.path)["quantization"] is None
+
+
+@on_tensorflow
+def test_float16_is_the_model_with_rounded_weights(tmp_path):
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(1000, 20)).astype("float32")
+    model = binary_classifier(20, compile=False)
+    path = tmp_path / "half.tflite"
+    export(model, path, "litert", quantization="float16", verify=False)
+    rounded = copy.deepcopy(model)
+    rounded.set_weights([w.astype("float16").astype("float32") for w in model.get_weights()])
+    outputs = _consumers.run("litert", path, {"features": x})
+    expected = rounded.predict(x, verbose=0)
+    difference = np.abs(outputs["probability"] - expected).max()
+    assert difference < 1e-6
+    assert 10 * difference < np.abs(expected - model.predict(x, verbose=0)).max()
+
+
+@on_tensorflow
+def test_integer_quantization_of_several_inputs_takes_its_ranges_from_them(tmp_path):
+    model, x, _ = zoo.classifier()
+    exported = export(model, tmp_path / "m.tflite", "litert", sample=x, quantization="integer")
+    assert exported.max_difference < 0.1
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="written by this process")
+def test_other_backends_quantize_through_the_other_process(trained, tmp_path):
+    model, x, _ = trained
+    exported = export(
+        model, tmp_path / "m.tflite", "litert", sample=x, quantization="integer", verify=False
+    )
+    assert exported.num_rows == 0
+    assert read_notes(exported.path)["quantization"] == "integer"
+    exported = export(model, tmp_path / "n.tflite", "litert", quantization="dynamic_range")
+    assert 1e-5 < exported.max_difference < 0.05
+
+
+@on_tensorflow
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_float16_refuses_a_scaler_of_numbers_that_it_has_not(tmp_path):
+    x = np.random.default_rng(0).normal(1e6, 1e5, (100, 20)).astype("float32")
+    scaler = keras.layers.Normalization()
+    scaler.adapt(x)
+    model = binary_classifier(20, scaler=scaler)
+    with pytest.raises(RuntimeError, match="gives other probabilities than the model"):
+        export(model, tmp_path / "m.tflite", "litert", sample=x, quantization="float16")
+    assert list(tmp_path.iterdir()) == []
+
+
+@on_tensorflow
+def test_integers_of_one_scale_for_columns_of_different_units_are_refused(tmp_path):
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(300, 4)) * [1e4, 1e-2, 1e-2, 1e-2]
+    y = x[:, 1] + x[:, 2] > 0
+    scaler = keras.layers.Normalization()
+    scaler.adapt(x)
+    model = binary_classifier(4, scaler=scaler, learning_rate=0.01)
+    model.fit(x, y.astype("float32"), epochs=10, verbose=0)
+    with pytest.raises(RuntimeError, match="Integers have one scale for all columns"):
+        export(model, tmp_path / "m.tflite", "litert", sample=x, quantization="integer")
+    assert list(tmp_path.iterdir()) == []
+
+
+@on_tensorflow
+def test_what_is_no_longer_rounding_is_refused(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(artefact, "QUANTIZED_TOLERANCE", 1e-5)
+    with pytest.raises(RuntimeError, match=r"differ in the mean by .*at most 1e-05 was expected"):
+        export(trained[0], tmp_path / "m.tflite", "litert", quantization="float16")
+    assert list(tmp_path.iterdir()) == []
