@@ -22,11 +22,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BACKENDS = ("tensorflow", "jax", "torch")
+BACKENDS = ("tensorflow", "jax", "jax-inline", "torch")
+"""`jax-inline` is JAX told to compute in the thread that asks, `jax_cpu_enable_async_dispatch`."""
+
 FEATURES = 20
 HIDDEN_UNITS = (64, 32)
 ROWS = (1, 1024)
-TARGETS = {"tensorflow": 150, "jax": 20, "torch": 20}  # of one row, as the inverse ratio
+TARGETS = {
+    "tensorflow": 150,
+    "jax": 20,
+    "jax-inline": 20,
+    "torch": 20,
+}  # of one row, as the inverse ratio
 WARM_UP_CALLS = 5
 ROUND_SECONDS = 0.05  # that a round takes for each contender, with at most as many calls as
 MAX_TURNS = 51
@@ -231,6 +238,10 @@ def work(backend: str, rounds: int) -> None:
     """Measure on the backend of this process."""
     import keras
 
+    if backend == "jax-inline":
+        import jax
+
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     x, y = make_table()
     model = make_model(x, y)
     with tempfile.TemporaryDirectory() as folder:
@@ -249,7 +260,7 @@ def work(backend: str, rounds: int) -> None:
 def main() -> None:
     """Parse the command line, and measure in a fresh process for each backend."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backend", default=",".join(BACKENDS), help="of tensorflow, jax, torch")
+    parser.add_argument("--backend", default=",".join(BACKENDS), help="of " + ", ".join(BACKENDS))
     parser.add_argument("--rounds", type=int, default=21, help="samples of each cell")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -264,7 +275,7 @@ def main() -> None:
     for backend in backends:
         command = [sys.executable, __file__, "--worker", "--backend", backend]
         command += ["--rounds", str(arguments.rounds)]
-        environment = {**ONE_THREAD, **os.environ, "KERAS_BACKEND": backend}
+        environment = {**ONE_THREAD, **os.environ, "KERAS_BACKEND": backend.split("-")[0]}
         # Backends talk on stderr as they start; it matters only where the worker fails.
         ran = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
         if ran.returncode:

@@ -137,6 +137,29 @@ def test_one_row_is_a_number_and_no_rows_are_an_empty_array(predictor):
         assert empty.shape == (0, 1)
 
 
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (None, 2)])
+def test_rows_as_lists_are_the_same_as_arrays(shape):
+    """Arrays of the dtype of the input take a shorter way to the model."""
+    inputs = keras.Input(shape)
+    sums = keras.ops.sum(inputs, axis=tuple(range(1, len(shape) + 1)), keepdims=True)
+    outputs = BinaryHead()(keras.ops.reshape(sums, (-1, 1)))
+    predictor = Predictor(keras.Model(inputs, outputs))
+    rows = np.random.default_rng(0).normal(size=(3, *(size or 5 for size in shape)))
+    rows = rows.astype("float32")
+    expected = predictor(rows.tolist())
+    assert expected.shape == (3, 1)
+    np.testing.assert_array_equal(predictor(rows), expected)
+    np.testing.assert_array_equal(predictor(rows.astype("float64")), expected)
+    np.testing.assert_array_equal(predictor(np.asfortranarray(rows)), expected)
+    for given in (rows[0], rows[0].tolist()):
+        one = predictor(given)
+        assert np.shape(one) == ()
+        np.testing.assert_allclose(one, expected[0, 0], **CLOSE)
+    for wrong in (rows[..., None, None], rows.astype(str)):
+        with pytest.raises((TypeError, ValueError), match="`x` of Predictor"):
+            predictor(wrong)
+
+
 def test_no_rows_of_a_sequence_model_keep_its_shape():
     model, x, _ = zoo.time_distributed_head()
     assert Predictor(model, batch_sizes=[2])(x[:0]).shape == (0, zoo.STEPS, 1)

@@ -42,7 +42,7 @@ class Input:
         return f"of shape {rows}, or {row} for one row"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
 class Rows:
     """Arrays in the order of the model's inputs, all with a batch dimension.
 
@@ -142,6 +142,9 @@ class RowReader:
             TypeError: for what is no numbers.
             ValueError: for wrong names, shapes and values.
         """
+        usual = self._read_usual(x)
+        if usual is not None:
+            return usual
         leaves = self._collect(x)
         arrays = list(map(self._to_array, self.inputs, leaves))
         is_one = self._is_one_row(arrays)
@@ -150,6 +153,25 @@ class RowReader:
         elif len(arrays) > 1:
             self._check_lengths(arrays)
         return Rows(list(map(self._convert, self.inputs, arrays)), is_one)
+
+    def _read_usual(self, x: Any) -> Rows | None:
+        """Return the rows of an array that needs no conversion; None for anything else.
+
+        What else is asked of rows would take as long as a small network.
+        """
+        leaf = self.inputs[0]
+        # The dtype is asked for None on its own, which to NumPy is float64.
+        if len(self.inputs) > 1 or leaf.dtype is None or type(x) is not np.ndarray:
+            return None
+        is_one = x.shape == leaf.shape  # No array has a shape with None in it.
+        if not is_one and (x.ndim == 0 or x.shape[1:] != leaf.shape):
+            return None
+        if x.dtype != leaf.dtype:
+            return None
+        array = np.ascontiguousarray(x[None] if is_one else x)
+        if array.dtype.kind == "f":
+            self._check_finite(leaf, array)
+        return Rows([array], is_one)
 
     def _collect(self, x: Any) -> list[Any]:
         """Return what `x` holds for each input."""
