@@ -11,6 +11,16 @@ if os.environ["KERAS_BACKEND"] == "torch":
 import keras
 import pytest
 
+SLOW_FIRST = (
+    "test_search.py",
+    "test_export.py",
+    "test_documentation.py",
+    "test_adam_moment_logger.py",
+    "test_search_projects.py",
+    "test_contract.py",
+)
+"""Files that take a minute and more: at the end, they would leave one of two workers idle."""
+
 CELLS: dict[tuple[str, str], bool] = {}
 DIFFERENCES: dict[tuple[str, str], float] = {}
 ADAM_ERRORS: dict[str, float] = {}
@@ -23,6 +33,12 @@ def _fresh_keras():
     keras.utils.clear_session(free_memory=False)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+def pytest_collection_modifyitems(items):
+    """Run the slow files first; each worker takes a whole file at a time."""
+    places = {name: place for place, name in enumerate(SLOW_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def pytest_runtest_logreport(report):

@@ -335,3 +335,16 @@ def test_score_with_constraints_is_trained_for():
     best = max(history.history["val_best_precision"])
     assert HELD_OUT[1][labels].mean() == pytest.approx(best, abs=1e-3)
     assert labels[HELD_OUT[1] == 1].mean() >= 0.5
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX keeps what it compiled")
+def test_every_fifth_trial_jax_forgets_what_it_compiled(monkeypatch):
+    import jax
+
+    forgotten = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: forgotten.append(True))
+    hypermodel = Eager(3, space=SMALL)
+    for i in range(1, 11):
+        hp = keras_tuner.HyperParameters()
+        hypermodel.fit(hp, hypermodel.build(hp), *TRAIN, validation_data=HELD_OUT, epochs=1)
+        assert len(forgotten) == i // 5

@@ -13,6 +13,7 @@ import numpy as np
 from keras_binclf.callbacks import ThresholdTuner
 from keras_binclf.decision import find_head
 from keras_binclf.tuner._data import Data
+from keras_binclf.tuner._memory import forgetting_steps
 
 BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 STEPS_PER_EXECUTION = 16
@@ -123,11 +124,12 @@ def _fit(model: keras.Model, data: Data, plan: Plan, **arguments: Any) -> Any:
     previous = model.steps_per_execution
     model.steps_per_execution = _choose_steps(previous, plan.callbacks)
     _forget_functions(model)
-    try:
-        return model.fit(data.x, data.y, **_weight(data, plan.class_weights), **arguments)
-    finally:
-        model.steps_per_execution = previous
-        _forget_functions(model)
+    with forgetting_steps():
+        try:
+            return model.fit(data.x, data.y, **_weight(data, plan.class_weights), **arguments)
+        finally:
+            model.steps_per_execution = previous
+            _forget_functions(model)
 
 
 def _forget_functions(model: keras.Model) -> None:

@@ -30,6 +30,7 @@ from keras_binclf.tuner import (
     _space,
 )
 from keras_binclf.tuner._data import Given, check_data
+from keras_binclf.tuner._memory import forget_compiled
 from keras_binclf.tuner._objective import make_metrics, make_score, serialize_score
 from keras_binclf.tuner._overrides import from_json, make_domains, to_json
 from keras_binclf.tuner._scaler import pack_layer, unpack_layer
@@ -161,6 +162,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             self.space, backbone is not None, prior is not None, self.tune_batch_size
         )
         self._attempts: dict[str, int] = {}
+        self._num_trials = 0
         self._made_by: dict[str, str] | None = None
 
     @property
@@ -301,10 +303,15 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         finished = _guard.find_finished(callbacks)
         if finished is not None:
             return finished
-        with _guard.explaining_failure(callbacks, self._attempts):
-            if data.folds is None:
-                return train(model, data, plan)
-            return train_folds(model, data, plan, lambda: self.build(hp), make_metrics(self._score))
+        try:
+            with _guard.explaining_failure(callbacks, self._attempts):
+                if data.folds is None:
+                    return train(model, data, plan)
+                metrics = make_metrics(self._score)
+                return train_folds(model, data, plan, lambda: self.build(hp), metrics)
+        finally:
+            self._num_trials += 1
+            forget_compiled(self._num_trials)
 
     def preflight(
         self,
