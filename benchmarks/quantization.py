@@ -9,7 +9,6 @@ tuning.py reads them. README.md beside this file says what is measured.
 
 import argparse
 import copy
-import dataclasses
 import os
 import tempfile
 import warnings
@@ -24,8 +23,7 @@ from tuning import load, train_default
 from keras_binclf import export, find_head, tune_threshold
 
 SETS = ("adult", "bank_marketing", "credit_default_taiwan", "spambase", "phoneme")
-KINDS = (None, "float16", "dynamic_range", "integer")
-SAMPLE = 500  # training rows from which integer quantization takes its ranges
+KINDS = (None, "float16", "dynamic_range")
 
 
 def measure_keras(model, x, y, folder):
@@ -40,10 +38,10 @@ def measure_keras(model, x, y, folder):
     return roc_auc_score(y, probabilities), labels, measure_kib(folder / "int8.keras")
 
 
-def measure_litert(model, x, y, folder, quantization, sample):
+def measure_litert(model, x, y, folder, quantization):
     """Give area, labels and KiB of what LiteRT makes of the model."""
     path = folder / f"{quantization}.tflite"
-    export(model, path, "litert", sample=sample, quantization=quantization)
+    export(model, path, "litert", sample=x, quantization=quantization)
     outputs = Interpreter(model_path=str(path)).get_signature_runner("serving_default")(features=x)
     return roc_auc_score(y, outputs["probability"]), outputs["label"], measure_kib(path)
 
@@ -52,21 +50,9 @@ def measure_kib(path):
     return path.stat().st_size / 1024
 
 
-def standardize(rows):
-    """Give the rows standardized beforehand: an integer input has one scale for all columns."""
-    pairs = {
-        part: (rows.standardize(x).astype("float32"), y)
-        for part in ("train", "validation", "test")
-        for x, y in [getattr(rows, part)]
-    }
-    return dataclasses.replace(
-        rows, **pairs, mean=np.zeros_like(rows.mean), variance=np.ones_like(rows.variance)
-    )
-
-
 def measure(data, name, seed):
     """Give a line of figures for each kind of quantization."""
-    rows = standardize(load(data, name, seed))
+    rows = load(data, name, seed)
     model = train_default(rows, seed)
     tune_threshold(model, *rows.validation, score="f1")
     x, y = rows.test
@@ -76,9 +62,7 @@ def measure(data, name, seed):
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for kind in KINDS:
-            found[f"LiteRT {kind or 'float32'}"] = measure_litert(
-                *(model, x, y, folder, kind, rows.train[0][:SAMPLE])
-            )
+            found[f"LiteRT {kind or 'float32'}"] = measure_litert(model, x, y, folder, kind)
         found['Keras quantize("int8")'] = measure_keras(model, x, y, folder)
     return {
         kind: (area, other - area, float((given != labels).mean()), kib)

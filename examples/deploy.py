@@ -96,7 +96,6 @@ def main(folder: Path) -> None:
 def show_quantized(model, x, y, rows):
     """Print what it costs to keep the weights in fewer bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        # "integer" is for rows that were standardized before: one scale holds for all columns.
         for kind in ("float16", "dynamic_range"):
             path = Path(folder, f"{kind}.tflite")
             export(model, path, "litert", quantization=kind, sample=rows)

@@ -25,7 +25,7 @@ JOB, MODEL, INPUTS, OUTPUTS = "job.json", "model.keras", "inputs.npz", "outputs.
 
 
 def write_elsewhere(
-    artefact: Artefact, model: keras.Model, head: BinaryHead, rows: Mapping[str, Any], *, run: bool
+    artefact: Artefact, model: keras.Model, head: BinaryHead, rows: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Save the model, and let a process on TensorFlow write the artefact and run it.
 
@@ -36,11 +36,10 @@ def write_elsewhere(
         artefact: what to write.
         model: model on another backend.
         head: its head.
-        rows: rows by the names of the inputs.
-        run: whether to run it on them.
+        rows: rows to run it on, by the names of the inputs; may be empty.
 
     Returns:
-        What the artefact gives for them, by the names of its outputs; empty if it was not run.
+        What the artefact gives for them, by the names of its outputs.
 
     Raises:
         RuntimeError: if the other process fails.
@@ -53,7 +52,6 @@ def write_elsewhere(
             "artefact": {**vars(artefact), "path": str(artefact.path.absolute())},
             "head": [own is head for own in list_heads(model)].index(True),
             "modules": _list_modules(model),
-            "run": run,
         }
         (folder / JOB).write_text(json.dumps(job))
         done = subprocess.run(
@@ -99,9 +97,9 @@ def main(folder: Path) -> None:
     signature = read_signature(model, "export")
     given = job["artefact"]
     artefact = Artefact(**{**given, "path": Path(given["path"])})
+    _writers.write(artefact, model, head, signature)
     rows = dict(np.load(folder / INPUTS))
-    _writers.write(artefact, model, head, signature, rows)
-    outputs = _consumers.run(artefact.format, artefact.path, rows) if job["run"] else {}
+    outputs = _consumers.run(artefact.format, artefact.path, rows) if rows else {}
     np.savez(folder / OUTPUTS, **outputs)
 
 

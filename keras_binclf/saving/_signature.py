@@ -54,6 +54,8 @@ class Signature:
                 f"`sample` of {owner} must have the model's inputs: {expected}. Received: arrays "
                 f"of shapes {', '.join(map(str, shapes))}."
             )
+        if not shapes[0][0]:
+            raise ValueError(f"`sample` of {owner} must have rows. Received: none.")
         pairs = zip(self.fields, arrays, strict=True)
         return {field.name: array.astype(field.dtype) for field, array in pairs}
 

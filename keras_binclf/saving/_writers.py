@@ -3,9 +3,8 @@
 import dataclasses
 import json
 import tempfile
-import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,14 @@ from keras_binclf.saving._signature import Signature
 METADATA = "keras_binclf.json"
 """The name of the metadata, wherever a format keeps them."""
 ENDPOINT = "serve"
-SIGNATURE = "serving_default"
 EXTRA_ASSETS = "assets.extra"
 """Where a SavedModel keeps what TensorFlow does not read."""
-INTEGER = "integer"
-QUANTIZATIONS = ("float16", "dynamic_range", INTEGER)
-"""What LiteRT calls its kinds of quantization after training."""
+QUANTIZATIONS = ("float16", "dynamic_range")
+"""What LiteRT calls its kinds of quantization after training.
 
-Rows = Mapping[str, Any]
+Not `"integer"`: probabilities come in steps of 1/256 there, which no threshold of a rare class
+survives, and one scale holds for all columns of an input.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +46,7 @@ class Artefact:
     quantization: str | None = None
 
 
-def write(
-    artefact: Artefact,
-    model: keras.Model,
-    head: BinaryHead,
-    signature: Signature,
-    rows: Rows,
-) -> None:
+def write(artefact: Artefact, model: keras.Model, head: BinaryHead, signature: Signature) -> None:
     """Write an artefact with the outputs `probability` and `label`.
 
     Args:
@@ -61,9 +54,8 @@ def write(
         model: model on the TensorFlow backend.
         head: its head.
         signature: what it takes.
-        rows: rows by the names of the inputs; integer quantization takes its ranges from them.
     """
-    WRITERS[artefact.format](artefact, model, make_function(model, head, signature), rows)
+    WRITERS[artefact.format](artefact, model, make_function(model, head, signature))
 
 
 def make_function(model: keras.Model, head: BinaryHead, signature: Signature) -> Any:
@@ -81,7 +73,7 @@ def make_function(model: keras.Model, head: BinaryHead, signature: Signature) ->
     return serve
 
 
-def _write_saved_model(artefact: Artefact, model: keras.Model, function: Any, rows: Rows) -> None:
+def _write_saved_model(artefact: Artefact, model: keras.Model, function: Any) -> None:
     _save(model, function, artefact.path, artefact.notes)
 
 
@@ -95,7 +87,7 @@ def _save(model: keras.Model, function: Any, path: Path, notes: Mapping[str, Any
     (extra / METADATA).write_text(json.dumps(notes))
 
 
-def _write_onnx(artefact: Artefact, model: keras.Model, function: Any, rows: Rows) -> None:
+def _write_onnx(artefact: Artefact, model: keras.Model, function: Any) -> None:
     import onnx
     import tf2onnx
 
@@ -138,7 +130,7 @@ def _fill_captures(proto: Any, function: Any) -> None:
             graph.initializer.append(onnx.numpy_helper.from_array(array, entry.name))
 
 
-def _write_litert(artefact: Artefact, model: keras.Model, function: Any, rows: Rows) -> None:
+def _write_litert(artefact: Artefact, model: keras.Model, function: Any) -> None:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
@@ -149,24 +141,13 @@ def _write_litert(artefact: Artefact, model: keras.Model, function: Any, rows: R
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if artefact.quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if artefact.quantization == INTEGER:
-            converter.representative_dataset = lambda: _yield_single_rows(rows)
-        with warnings.catch_warnings():
-            # The converter finds the ranges with an interpreter of which TensorFlow warns.
-            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
-            artefact.path.write_bytes(converter.convert())
+        artefact.path.write_bytes(converter.convert())
     # Files that go with a model are a zip archive behind it: https://ai.google.dev/edge/litert
     with zipfile.ZipFile(artefact.path, "a") as archive:
         archive.writestr(METADATA, json.dumps(artefact.notes))
 
 
-def _yield_single_rows(rows: Rows) -> Iterator[tuple[str, dict[str, Any]]]:
-    num_rows = min(len(values) for values in rows.values())
-    for i in range(num_rows):
-        yield SIGNATURE, {name: values[i : i + 1] for name, values in rows.items()}
-
-
-def _write_openvino(artefact: Artefact, model: keras.Model, function: Any, rows: Rows) -> None:
+def _write_openvino(artefact: Artefact, model: keras.Model, function: Any) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:

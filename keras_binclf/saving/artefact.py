@@ -17,7 +17,7 @@ from keras_binclf.layers import BinaryHead
 from keras_binclf.saving import _consumers, _writers
 from keras_binclf.saving._elsewhere import write_elsewhere
 from keras_binclf.saving._signature import Signature, read_signature
-from keras_binclf.saving._writers import INTEGER, QUANTIZATIONS, Artefact
+from keras_binclf.saving._writers import QUANTIZATIONS, Artefact
 
 OWNER = "export"
 NUM_ROWS = 256
@@ -25,10 +25,6 @@ NUM_ROWS = 256
 QUANTIZED_TOLERANCE = 0.05
 """How far probabilities may be from the model's after quantization, in the mean: single ones in the
 middle of a steep sigmoid move by more, and more than this in the mean is no longer rounding."""
-INTEGER_HINT = (
-    " Integers have one scale for all columns of an input: let a model without a scaler take rows "
-    "that were standardized, or quantize to 'dynamic_range'."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +128,12 @@ def export(
 
     LiteRT alone can quantize, which costs accuracy: then `verify` only refuses probabilities that
     differ by more than 0.05 in the mean, and tells by how much they do at most and how many labels
-    changed. Compare ROC AUC on rows with labels before you serve it. `"integer"` has one scale for
-    all columns of an input, so they should be standardized outside of the model; `"float16"` has no
-    numbers above 65,504, which a scaler may need.
+    changed. Compare ROC AUC on rows with labels before you serve it.
 
-    | quantization | bytes a weight | activations | for |
-    |---|---|---|---|
-    | `"float16"` | 2 | float32 | GPUs |
-    | `"dynamic_range"` | 1 in kernels from 1,024 weights on | float32 between layers | CPUs |
-    | `"integer"` | 1 | int8, in ranges seen in `sample` | microcontrollers, edge TPUs |
+    | quantization | bytes a weight | activations |
+    |---|---|---|
+    | `"float16"` | 2; a scaler must not need more than 65,504 | float32 |
+    | `"dynamic_range"` | 1 in kernels from 1,024 weights on | float32 between layers |
 
     Source: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quantization
 
@@ -153,8 +146,7 @@ def export(
         sample: rows to compare on, as `model.predict` takes them; `None` for 256 rows made up at
             random, which text cannot be. Defaults to `None`.
         verify: bool, whether to run and compare it. Defaults to `True`.
-        quantization: one of the table, for `"litert"` only; `"integer"` needs a `sample` of some
-            hundred rows like those that will come. `None` for none. Defaults to `None`.
+        quantization: one of the table, for `"litert"` only, or `None`. Defaults to `None`.
 
     Returns:
         An `Exported`, which prints as one line.
@@ -166,8 +158,9 @@ def export(
         RuntimeError: if the format has no place for what the model does, and if the artefact gives
             other numbers than the model; nothing is left behind.
         TypeError: for what is no Keras model.
-        ValueError: for an unknown format, a path that does not end as the format wants, a model
-            without exactly one head, one that was never built, and sizes that are not known.
+        ValueError: for an unknown format or quantization, a path that does not end as the format
+            wants, a model without exactly one head, one that was never built, sizes that are not
+            known, and a sample that is empty or does not fit the inputs.
 
     Example:
 
@@ -190,16 +183,16 @@ def export(
     path = Path(path)
     check_bool(verify, "verify", OWNER)
     spec = _check_format(format, path)
-    _check_quantization(quantization, format, sample)
+    _check_quantization(quantization, format)
     chosen = choose_head(model, head, OWNER)
     signature = read_signature(model, OWNER)
     _check_packages(format, spec, verify)
-    rows = _make_sample(model, signature, sample) if verify or quantization == INTEGER else {}
+    rows = _make_sample(model, signature, sample) if verify else {}
     with _make_folder(path) as folder:
         notes = _make_notes(model, chosen, signature, quantization)
         artefact = Artefact(format, Path(folder) / path.name, notes, quantization)
         try:
-            outputs = _write_and_run(artefact, model, chosen, signature, rows, run=verify)
+            outputs = _write_and_run(artefact, model, chosen, signature, rows)
         except Exception as error:
             raise RuntimeError(
                 f"{OWNER} could not write {model.name!r} as {format!r}: {_shorten(error)}"
@@ -229,17 +222,13 @@ def _check_format(format: Any, path: Path) -> Format:
     return spec
 
 
-def _check_quantization(value: Any, format: str, sample: Any) -> None:
+def _check_quantization(value: Any, format: str) -> None:
     if value is None:
         return
     check_choice(value, "quantization", OWNER, QUANTIZATIONS, suggest_nearest(value, QUANTIZATIONS))
     if format != "litert":
-        hint = 'Use `model.quantize` before, or `format="litert"`.'
-        raise ValueError(error_message("quantization", OWNER, f"None for {format!r}", value, hint))
-    if value == INTEGER and sample is None:
-        hint = "Give some hundred rows like those that will come: `sample=x`."
-        expected = "rows for integer quantization, which takes its ranges from them"
-        raise ValueError(error_message("sample", OWNER, expected, sample, hint))
+        expected = f"None for {format!r}, only LiteRT can"
+        raise ValueError(error_message("quantization", OWNER, expected, value))
 
 
 def _check_packages(format: str, spec: Format, verify: bool) -> None:
@@ -283,14 +272,12 @@ def _write_and_run(
     head: BinaryHead,
     signature: Signature,
     rows: dict[str, Any],
-    *,
-    run: bool,
 ) -> dict[str, Any]:
-    """Write the artefact, and return what it gives for `rows`, if it is to be run."""
+    """Write the artefact, and return what it gives for `rows`, unless there are none."""
     if keras.backend.backend() != "tensorflow":
-        return write_elsewhere(artefact, model, head, rows, run=run)
-    _writers.write(artefact, model, head, signature, rows)
-    return _consumers.run(artefact.format, artefact.path, rows) if run else {}
+        return write_elsewhere(artefact, model, head, rows)
+    _writers.write(artefact, model, head, signature)
+    return _consumers.run(artefact.format, artefact.path, rows) if rows else {}
 
 
 def _make_sample(model: keras.Model, signature: Signature, sample: Any) -> dict[str, Any]:
@@ -347,7 +334,6 @@ def _compare(
             f"The {exported.format!r} of {model.name!r} gives other probabilities than the model: "
             f"they differ {how} {extent:.1e}, at most {tolerance:.0e} was expected, in "
             f"{len(probability)} rows. Nothing was written to the path."
-            + (INTEGER_HINT if quantization == INTEGER else "")
         )
     other = outputs["label"] != label
     # A row within rounding of the threshold may fall on either side of it.

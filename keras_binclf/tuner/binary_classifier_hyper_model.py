@@ -244,6 +244,10 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         some epoch ranks last. What is wrong with the data or the tuner stops the whole search,
         since it would be wrong in each trial.
 
+        A long search needs no more memory than a short one: on TensorFlow a training takes its
+        graphs out of the registry of gradients, which keeps them otherwise; on JAX every fifth
+        training calls `jax.clear_caches()`, so that functions of yours are compiled again, too.
+
         Args:
             hp: the values of the trial.
             model: what `build` returned.
