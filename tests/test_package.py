@@ -74,6 +74,8 @@ BACKEND_IMPORTS = {
     ("_compiled_model.py", "_compile_on_torch", "torch"),
     ("_compiled_model.py", "_trace_on_torch", "torch"),
     # Artefacts are written by TensorFlow, and a SavedModel is run by it.
+    ("_memory.py", "_read_registry", "tensorflow"),
+    ("_memory.py", "forget_compiled", "jax"),
     *(("_writers.py", f, "tensorflow") for f in ("make_function", "_write_litert")),
     ("_consumers.py", "_run_saved_model", "tensorflow"),
 }
