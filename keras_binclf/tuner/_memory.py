@@ -38,9 +38,9 @@ def forgetting_steps() -> Iterator[None]:
         yield
     finally:
         registry = _read_registry()
-        new = [name for name in registry if name.startswith(PREFIX) and name not in before]
-        for name in new:
-            if STEP in _list_graphs(registry[name], MAX_DEPTH):
+        # Another thread may train beside this one, and change the registry at any time.
+        for name in set(registry) - before:
+            if name.startswith(PREFIX) and STEP in _list_graphs(registry.get(name), MAX_DEPTH):
                 registry.pop(name, None)
 
 
