@@ -28,12 +28,7 @@ BACKENDS = ("tensorflow", "jax", "jax-inline", "torch")
 FEATURES = 20
 HIDDEN_UNITS = (64, 32)
 ROWS = (1, 1024)
-TARGETS = {
-    "tensorflow": 150,
-    "jax": 20,
-    "jax-inline": 20,
-    "torch": 20,
-}  # of one row, as the inverse ratio
+TARGETS = dict.fromkeys(BACKENDS, 20) | {"tensorflow": 150}  # of one row, as the inverse ratio
 WARM_UP_CALLS = 5
 ROUND_SECONDS = 0.05  # that a round takes for each contender, with at most as many calls as
 MAX_TURNS = 51

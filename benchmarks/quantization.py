@@ -56,8 +56,9 @@ def measure(data, name, seed):
     model = train_default(rows, seed)
     tune_threshold(model, *rows.validation, score="f1")
     x, y = rows.test
-    area = roc_auc_score(y, model.predict(x, batch_size=4096, verbose=0))
-    labels = model.predict(x, batch_size=4096, verbose=0) > find_head(model).threshold
+    probabilities = model.predict(x, batch_size=4096, verbose=0)
+    area = roc_auc_score(y, probabilities)
+    labels = probabilities > find_head(model).threshold
     found = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

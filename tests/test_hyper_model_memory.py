@@ -49,7 +49,7 @@ def list_gradients():
     return {name for name in ops.gradient_registry._registry if name.startswith(_memory.PREFIX)}
 
 
-def test_memory_of_a_trial_go_with_its_model():
+def test_graphs_of_a_trial_go_with_its_model():
     steps, gradients = count_steps(), list_gradients()
     model = run_trial(space=SPACE)
     assert list_gradients() == gradients

@@ -73,9 +73,10 @@ BACKEND_IMPORTS = {
     ("_compiled_model.py", "_compile_on_jax", "jax"),
     ("_compiled_model.py", "_compile_on_torch", "torch"),
     ("_compiled_model.py", "_trace_on_torch", "torch"),
-    # Artefacts are written by TensorFlow, and a SavedModel is run by it.
+    # What they keep of each training, for which Keras has no name.
     ("_memory.py", "_read_registry", "tensorflow"),
     ("_memory.py", "forget_compiled", "jax"),
+    # Artefacts are written by TensorFlow, and a SavedModel is run by it.
     *(("_writers.py", f, "tensorflow") for f in ("make_function", "_write_litert")),
     ("_consumers.py", "_run_saved_model", "tensorflow"),
 }

@@ -23,7 +23,8 @@ class Predictor:
     last one up to the next of a few fixed batch sizes, and calls a function that was compiled for
     that size; more rows than the largest size go in chunks. So it compiles at most once for each
     batch size, whatever number of rows comes (again for each length, where a dimension of
-    the inputs is not known, and for each dtype, where the model is subclassed).
+    the inputs is not known, for each dtype, where the model is subclassed, and after
+    `jax.clear_caches()`).
 
     Weights and threshold are read in each call: the predictor gives what the model is worth now,
     also after training, loading or `enable_lora`. It never changes the model; dropout is off and
