@@ -32,7 +32,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from keras_binclf import BinaryClassifierHyperModel, results_dataframe
+from keras_binclf import BinaryClassifierHyperModel, find_head, results_dataframe
 
 PARTS = ("search", "default", "overhead", "memory")
 SETS = {
@@ -46,12 +46,16 @@ SETS = {
         "adult",
         "phoneme",
         "breast_cancer_wdbc",
+        "pima_diabetes",
+        "electricity",
     ],
     "overhead": ["breast_cancer_wdbc"],
     "memory": ["breast_cancer_wdbc"],
 }
-SMALL_TABLE = 2000
-"""Rows under which `folds` is worth its time."""
+SPLITS, SPLITS_OF_NOISY, NOISY_TABLE = 3, 12, 10_000
+"""How many splits `default` averages; more under so many rows, where one says little."""
+SMALL_TABLE, SPLITS_IN_FOLDS = 2000, 3
+"""Rows under which `folds` is worth its time, and for how many of the splits."""
 FOLDS = 5
 AT_LEAST = -0.002
 EPOCHS, PATIENCE = 100, 10
@@ -147,11 +151,17 @@ def make_hypermodel(rows):
     return BinaryClassifierHyperModel(shape, scaler=scaler, prior=prior)
 
 
-def train_default(rows, seed, **options):
-    """Give the classifier that nobody tuned, trained as a trial is."""
+def train_default(rows, seed, kernel=None, **options):
+    """Give the classifier that nobody tuned, trained as a trial is.
+
+    `kernel` is an initializer for the head, in place of zeros.
+    """
     keras.utils.set_random_seed(seed)
     hypermodel, hp = make_hypermodel(rows), keras_tuner.HyperParameters()
     model = hypermodel.build(hp)
+    if kernel:
+        head = find_head(model)
+        head.kernel.assign(keras.initializers.get(kernel)(head.kernel.shape))
     if rows.validation is not None:
         options["validation_data"] = rows.validation
     hypermodel.fit(hp, model, *rows.train, epochs=EPOCHS, **options)
@@ -321,35 +331,38 @@ def run_search(options):
 
 def run_default(options):
     """Compare the default classifier with logistic regression on several splits of each table."""
-    head = ["set", "rows", "LogisticRegression", "default", "difference", "of each split"]
-    print_head(*head, "s a fit", f"difference, folds={FOLDS}", "of each split")
+    head = ["set", "rows", "splits", "LogisticRegression", "default", "difference", "from, to"]
+    print_head(*head, "s a fit", f"difference, folds={FOLDS}", "from, to")
     for name in options.sets or SETS["default"]:
         linear, ours, in_folds, seconds = [], [], [], []
-        for seed in range(options.seeds or 3):
+        size = len(read_table(options.data, name)[1])
+        splits = options.seeds or (SPLITS_OF_NOISY if size < NOISY_TABLE else SPLITS)
+        for seed in range(splits):
             rows = load(options.data, name, seed, options.standardize)
             start = time.perf_counter()
-            model = train_default(rows, seed)
+            model = train_default(rows, seed, options.head_kernel)
             seconds.append(time.perf_counter() - start)
             ours.append(score(model, rows.test))
             linear += score_logistic(rows)
-            size = len(rows.train[0]) + len(rows.validation[0]) + len(rows.test[0])
-            if size < SMALL_TABLE:
+            if size < SMALL_TABLE and seed < SPLITS_IN_FOLDS:
                 merged = rows.merge()
-                model = train_default(merged, seed, folds=FOLDS)
+                model = train_default(merged, seed, options.head_kernel, folds=FOLDS)
                 in_folds.append(score(model, merged.test) - score_logistic(merged)[0])
         areas = [f"{statistics.mean(values):.4f}" for values in (linear, ours)]
         differences = [a - b for a, b in zip(ours, linear, strict=True)]
         time_of_fit = f"{statistics.median(seconds):.1f}"
         cells = [*format_differences(differences), time_of_fit, *format_differences(in_folds)]
-        print_row(name, f"{size:,}", *areas, *cells)
+        print_row(name, f"{size:,}", splits, *areas, *cells)
 
 
 def format_differences(differences):
-    if not differences:
-        return "", ""
+    """Give mean and standard error, and the lowest and highest."""
+    if len(differences) < 2:
+        return *(f"{d:+.4f}" for d in differences), *[""] * (2 - len(differences))
     mean = statistics.mean(differences)
+    error = statistics.stdev(differences) / len(differences) ** 0.5
     mark = "" if mean >= AT_LEAST else " (short)"
-    return f"{mean:+.4f}{mark}", ", ".join(f"{d:+.4f}" for d in differences)
+    return f"{mean:+.4f} ± {error:.4f}{mark}", f"{min(differences):+.4f}, {max(differences):+.4f}"
 
 
 def measure_overhead(hypermodel, objective, arguments, trials):
@@ -437,7 +450,8 @@ def main():
     parser.add_argument("--data", required=True, help="folder of parquet tables")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--sets", nargs="+", help="names of tables, instead of the part's own")
-    parser.add_argument("--seeds", type=int, help="splits: 1 for search, 3 for default")
+    parser.add_argument("--seeds", type=int, help="splits: 1 for search, 3 to 12 for default")
+    parser.add_argument("--head-kernel", help="initializer of the head for default, not zeros")
     parser.add_argument("--trials", type=int, default=20, help="trials of our search")
     parser.add_argument("--rounds", type=int, default=3, help="turns of overhead")
     parser.add_argument(

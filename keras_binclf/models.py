@@ -44,6 +44,12 @@ def binary_classifier(
     `keras_binclf.MLPBlock`, `keras_binclf.BinaryHead`; the learning rate is that of Kingma and Ba
     2015, "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980.
 
+    The kernel of the head starts from zeros, as in Zhang, Dauphin and Ma 2019, "Fixup
+    Initialization", https://arxiv.org/abs/1901.09321. So an untrained classifier gives every row
+    the prior (0.5 without one), and not the noise of random weights, which a small table has too
+    few rows to train away: benchmarks/tuning.py. The hidden layers learn from the second step on,
+    when the head is no longer zero.
+
     Args:
         input_shape: int, the number of features, or the shape of one example without the batch,
             such as `(20,)`.
@@ -122,7 +128,7 @@ def binary_classifier(
             residual=residual,
             name="mlp_block",
         )(x)
-    head = BinaryHead(activation_out, prior=prior, name="binary_head")
+    head = make_head(activation_out, prior=prior)
     model = keras.Model(inputs, head(x), name=name)
     if compile:
         model.compile(
@@ -131,6 +137,11 @@ def binary_classifier(
             metrics=_get_metrics(metrics, head),
         )
     return model
+
+
+def make_head(activation: str | None = "sigmoid", *, prior: float | None = None) -> BinaryHead:
+    """Return a head that gives the prior, whatever its inputs, until it is trained."""
+    return BinaryHead(activation, prior=prior, kernel_initializer="zeros", name="binary_head")
 
 
 def check_input_shape(value: Any, owner: str) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import contract
 import keras
 import numpy as np
+import zoo
 
 import keras_binclf
 from keras_binclf._registry import REGISTERED
@@ -28,7 +29,7 @@ def model_of(cls):
 
 
 def classifier():
-    model = keras_binclf.binary_classifier(5, hidden_units=(4, 3), prior=0.2)
+    model = zoo.with_random_head(keras_binclf.binary_classifier(5, hidden_units=(4, 3), prior=0.2))
     head = keras_binclf.find_head(model)
     head.threshold = 0.125
     head.class_names = ("stays", "leaves")

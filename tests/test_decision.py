@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from zoo import with_random_head
 
 from keras_binclf import (
     BinaryHead,
@@ -23,7 +24,7 @@ def two_heads(**names):
 
 @pytest.mark.parametrize("activation_out", ["sigmoid", None])
 def test_labels_are_probability_over_threshold(activation_out):
-    model = binary_classifier(4, activation_out=activation_out, compile=False)
+    model = with_random_head(binary_classifier(4, activation_out=activation_out, compile=False))
     outputs = model.predict(X, verbose=0).astype("float64")
     probability = outputs if activation_out else 1 / (1 + np.exp(-outputs))
     for threshold in (0.3, 0.5, float(np.median(probability)) + 1e-4):
@@ -36,7 +37,7 @@ def test_labels_are_probability_over_threshold(activation_out):
 
 
 def test_class_names_follow_the_labels():
-    model = binary_classifier(4, compile=False)
+    model = with_random_head(binary_classifier(4, compile=False))
     find_head(model).class_names = ("no", "yes")
     names = predict_class_names(model, X, batch_size=7)
     assert names.shape == (40, 1)
@@ -174,7 +175,9 @@ def test_head_of_another_subclassed_model_is_refused():
 
 
 def test_equal_names_in_an_ensemble_are_told_apart_by_the_head_itself():
-    members = [binary_classifier(4, compile=False, name=name) for name in ("a", "b")]
+    members = [
+        with_random_head(binary_classifier(4, compile=False, name=name)) for name in ("a", "b")
+    ]
     inputs = keras.Input((4,))
     ensemble = keras.Model(inputs, [member(inputs) for member in members])
     with pytest.raises(ValueError, match="Their paths repeat: give the head itself"):

@@ -224,7 +224,7 @@ def test_core_layers_drop_out_while_they_train():
 
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`:UserWarning")
 def test_quantized_layers_stay_so():
-    model = binary_classifier(6, compile=False)
+    model = zoo.with_random_head(binary_classifier(6, compile=False))
     model.quantize("int8")
     core = to_core_layers(model)
     x, _ = zoo.make_table(6)
@@ -421,7 +421,7 @@ def test_class_of_a_script_is_named(tmp_path, monkeypatch):
 def test_rows_are_made_up_where_the_scaler_expects_them(tmp_path):
     scaler = keras.layers.Normalization()
     scaler.adapt(np.random.default_rng(0).normal([1e6, -50], [1e3, 0.01], (100, 2)))
-    model = binary_classifier(2, scaler=scaler)
+    model = zoo.with_random_head(binary_classifier(2, scaler=scaler))
     assert export(model, tmp_path / "model").max_difference <= 1e-6
     from keras_binclf.saving._signature import read_signature
     from keras_binclf.saving.artefact import _make_sample

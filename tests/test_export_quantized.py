@@ -69,7 +69,7 @@ def test_quantized_model_is_smaller_and_ranks_nearly_as_well(trained, quantizati
 def test_float16_is_the_model_with_rounded_weights(tmp_path):
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(1000, 20)).astype("float32")
-    model = binary_classifier(20, compile=False)
+    model = zoo.with_random_head(binary_classifier(20, compile=False))
     path = tmp_path / "half.tflite"
     export(model, path, "litert", quantization="float16", verify=False)
     rounded = copy.deepcopy(model)
@@ -120,7 +120,7 @@ def test_float16_refuses_a_scaler_of_numbers_that_it_has_not(prior, tmp_path):
     x = np.random.default_rng(0).normal(1e6, 3e5, (300, 4)).astype("float32")
     scaler = keras.layers.Normalization()
     scaler.adapt(x)
-    model = binary_classifier(4, scaler=scaler, prior=prior)
+    model = zoo.with_random_head(binary_classifier(4, scaler=scaler, prior=prior))
     with pytest.raises(RuntimeError, match="gives other probabilities than the model"):
         export(model, tmp_path / "m.tflite", "litert", sample=x, quantization="float16")
     assert list(tmp_path.iterdir()) == []

@@ -81,7 +81,7 @@ def test_layer_that_was_not_built_is_not_built_when_loaded():
 
 @pytest.mark.parametrize("version", ["0.0.1", "99.0", None])
 def test_file_of_another_version_loads_where_it_uses_nothing_unknown(version, tmp_path):
-    model = binary_classifier(3, hidden_units=2, compile=False)
+    model = zoo.with_random_head(binary_classifier(3, hidden_units=2, compile=False))
     path = tmp_path / "model.keras"
     model.save(path)
 

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from zoo import with_random_head
 
 from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head, predict_labels
 
@@ -30,11 +31,13 @@ def test_is_the_same_network_as_its_parts():
     inputs = keras.Input((6,))
     hidden = MLPBlock((5, 3), normalization="layer", residual=True)(inputs)
     theirs = keras.Model(inputs, BinaryHead()(hidden))
+    with_random_head(ours)
+    theirs.set_weights(ours.get_weights())
     np.testing.assert_array_equal(ops.convert_to_numpy(ours(X)), ops.convert_to_numpy(theirs(X)))
 
 
 def test_scaler_takes_raw_features_and_is_saved(tmp_path):
-    model = binary_classifier(6, scaler=adapted())
+    model = with_random_head(binary_classifier(6, scaler=adapted()))
     by_hand = binary_classifier(6)
     by_hand.set_weights(model.get_weights()[-len(by_hand.weights) :])
     scaled = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -49,8 +52,12 @@ def test_scaler_takes_raw_features_and_is_saved(tmp_path):
 
 
 def test_any_layer_scales():
-    model = binary_classifier(6, scaler=keras.layers.Rescaling(1 / 30))
-    assert np.isfinite(model.predict(X, verbose=0)).all()
+    model = with_random_head(binary_classifier(6, scaler=keras.layers.Rescaling(1 / 30)))
+    alone = binary_classifier(6)
+    alone.set_weights(model.get_weights())
+    np.testing.assert_allclose(
+        model.predict(X, verbose=0), alone.predict(X / 30, verbose=0), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("activation_out", ["sigmoid", None])
@@ -72,7 +79,9 @@ def test_loss_is_computed_from_what_the_head_emits():
     losses = {}
     for activation_out in ("sigmoid", None):
         keras.utils.set_random_seed(1)
-        model = binary_classifier(6, scaler=adapted(), activation_out=activation_out)
+        model = with_random_head(
+            binary_classifier(6, scaler=adapted(), activation_out=activation_out)
+        )
         losses[activation_out] = model.evaluate(X, Y, verbose=0, return_dict=True)["loss"]
     np.testing.assert_allclose(losses["sigmoid"], losses[None], rtol=1e-5)
 
@@ -85,7 +94,8 @@ def test_no_hidden_layer_is_logistic_regression():
 
 def test_prior_is_the_first_prediction():
     model = binary_classifier(6, prior=Y.mean(), scaler=adapted())
-    np.testing.assert_allclose(model.predict(X, verbose=0).mean(), Y.mean(), atol=0.3)
+    # of every row, exactly but for float32
+    np.testing.assert_allclose(model.predict(X, verbose=0), Y.mean(), rtol=1e-6)
     np.testing.assert_allclose(
         ops.convert_to_numpy(find_head(model).bias), np.log(Y.mean() / (1 - Y.mean())), rtol=1e-5
     )
@@ -121,3 +131,14 @@ def test_metrics_are_passed_on(metrics):
 
 def test_sequences_give_one_output_a_step():
     assert binary_classifier((7, 6)).output_shape == (None, 7, 1)
+
+
+@pytest.mark.parametrize("hidden_units", [(64, 32), None])
+def test_untrained_classifier_gives_every_row_the_prior(hidden_units):
+    model = binary_classifier(6, hidden_units=hidden_units, prior=0.03, metrics=None)
+    np.testing.assert_allclose(model.predict(X, verbose=0), 0.03, rtol=1e-6)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    model.fit(X / 100, Y, batch_size=16, verbose=0)
+    after = [variable.numpy() for variable in model.trainable_variables]
+    # From the second step on, hidden layers learn through a head that is no longer zero.
+    assert all((a != b).any() for a, b in zip(before, after, strict=True))

@@ -60,7 +60,7 @@ class Stateful(keras.layers.Layer):
 
 def make_model(*layers, **options):
     options = {"hidden_units": (8, 4), "prior": 0.4, "compile": False, **options}
-    base = binary_classifier(FEATURES, **options)
+    base = zoo.with_random_head(binary_classifier(FEATURES, **options))
     if not layers:
         return base
     return keras.Sequential([keras.Input((FEATURES,)), *layers, MLPBlock(4), BinaryHead()])

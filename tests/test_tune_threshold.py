@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from zoo import with_random_head
 
 from keras_binclf import (
     BinaryHead,
@@ -384,7 +385,8 @@ W = np.random.default_rng(2).integers(1, 4, 90).astype("float32")
 @pytest.fixture(scope="module", params=["sigmoid", None], ids=["probabilities", "logits"])
 def classifier(request):
     keras.utils.set_random_seed(0)
-    return binary_classifier(4, hidden_units=8, activation_out=request.param, compile=False)
+    model = binary_classifier(4, hidden_units=8, activation_out=request.param, compile=False)
+    return with_random_head(model)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -438,7 +440,7 @@ class Subclassed(keras.Model):
 
 
 def make_nested():
-    inner = binary_classifier(4, hidden_units=8, compile=False)
+    inner = with_random_head(binary_classifier(4, hidden_units=8, compile=False))
     inputs = keras.Input((4,))
     return keras.Model(inputs, inner(keras.layers.Rescaling(2.0)(inputs)))
 

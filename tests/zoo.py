@@ -22,6 +22,16 @@ def compiled(model, optimizer="adam"):
     return model
 
 
+def with_random_head(model):
+    """Return the model with a head as after training, in place of one of zeros.
+
+    `binary_classifier` starts from the latter, which gives every row the same.
+    """
+    head = find_head(model)
+    head.kernel.assign(keras.initializers.GlorotUniform()(head.kernel.shape))
+    return model
+
+
 def make_table(*shape, offset=0.0, scale=1.0):
     """Return rows of `shape`, and labels that are a matter of chance where a row is average."""
     rng = np.random.default_rng(0)
@@ -64,7 +74,7 @@ def nested():
 
 def nested_with_its_head():
     inputs = keras.Input((FEATURES,))
-    inner = binary_classifier(FEATURES, hidden_units=4, compile=False)
+    inner = with_random_head(binary_classifier(FEATURES, hidden_units=4, compile=False))
     model = keras.Model(inputs, inner(layers.LayerNormalization()(inputs)))
     return compiled(model), *make_table(FEATURES)
 
@@ -151,7 +161,7 @@ def make_classifier(**options):
     scaler = layers.Normalization()
     scaler.adapt(x)
     options = {"hidden_units": (8, 4), "scaler": scaler, "prior": y.mean(), **options}
-    return binary_classifier(FEATURES, **options), x, y
+    return with_random_head(binary_classifier(FEATURES, **options)), x, y
 
 
 def classifier():

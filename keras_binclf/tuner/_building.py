@@ -5,8 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_binclf.layers import BinaryHead
-from keras_binclf.models import binary_classifier
+from keras_binclf.models import binary_classifier, make_head
 from keras_binclf.tuner import _space
 
 
@@ -43,7 +42,7 @@ def make_with_backbone(
     """
     inputs = keras.Input(input_shape, name="features")
     features = backbone(hp, inputs if scaler is None else scaler(inputs))
-    head = BinaryHead(prior=prior, name="binary_head")
+    head = make_head(prior=prior)
     return keras.Model(inputs, head(_check_features(features)), name=name)
 
 
