@@ -22,8 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BACKENDS = ("tensorflow", "jax", "jax-inline", "torch")
-"""`jax-inline` is JAX told to compute in the thread that asks, `jax_cpu_enable_async_dispatch`."""
+BACKENDS = ("tensorflow", "jax", "torch")
 
 FEATURES = 20
 HIDDEN_UNITS = (64, 32)
@@ -233,10 +232,6 @@ def work(backend: str, rounds: int) -> None:
     """Measure on the backend of this process."""
     import keras
 
-    if backend == "jax-inline":
-        import jax
-
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
     x, y = make_table()
     model = make_model(x, y)
     with tempfile.TemporaryDirectory() as folder:

@@ -42,8 +42,11 @@ class Predictor:
 
     TensorFlow runs a concrete `tf.function`, https://www.tensorflow.org/guide/function, with XLA,
     but without it where there is an `Embedding`: in XLA, a number beyond the vocabulary is no
-    error, but the nearest word. JAX runs `jax.jit`. PyTorch runs in `torch.inference_mode` the
-    operations that `make_fx` recorded, or the layers themselves where they cannot be recorded.
+    error, but the nearest word. JAX runs `jax.jit`; on a CPU it would wake another thread for a few
+    rows of a small model, so NumPy does the operations that JAX recorded, where it has them,
+    https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html. PyTorch runs
+    in `torch.inference_mode` the operations that `make_fx` recorded, or the layers themselves where
+    they cannot be recorded.
 
     Args:
         model: built Keras model with a `BinaryHead` as one of its output layers. A subclassed
