@@ -352,7 +352,7 @@ def run_default(options):
         differences = [a - b for a, b in zip(ours, linear, strict=True)]
         time_of_fit = f"{statistics.median(seconds):.1f}"
         cells = [*format_differences(differences), time_of_fit, *format_differences(in_folds)]
-        print_row(name, f"{size:,}", splits, *areas, *cells)
+        print_row(name, f"{size:,}", f"{splits}", *areas, *cells)
 
 
 def format_differences(differences):

@@ -388,7 +388,7 @@ def test_artefact_that_differs_is_refused_and_removed(tmp_path, monkeypatch, cha
 
     monkeypatch.setattr(_consumers, "run", differ)
     with pytest.raises(RuntimeError, match=message):
-        export(binary_classifier(2), tmp_path / "model")
+        export(zoo.with_random_head(binary_classifier(2)), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 

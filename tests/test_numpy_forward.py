@@ -41,7 +41,7 @@ OF_TWO_FLOATS = [
 CASES = [
     *[(function, EDGES) for function in OF_FLOATS],
     *[(function, EDGES, OTHERS) for function in OF_TWO_FLOATS],
-    *[(function, WHOLE) for function in (lax.abs, lax.neg, lax.square)],
+    *[(function, WHOLE) for function in (lax.abs, lax.neg)],
     *[(function, WHOLE, WHOLE[::-1]) for function in (lax.add, lax.sub, lax.mul, lax.max, lax.lt)],
     *[(function, FLAGS, ~FLAGS) for function in (lax.bitwise_or, lax.bitwise_xor)],
     (lax.bitwise_and, FLAGS, np.array([True, True, False, False])),
@@ -59,9 +59,9 @@ CASES = [
     (lambda x: lax.slice(x, (0, 1), (3, 4), (2, 1)), MATRIX),
     (lambda x: lax.slice(x, (0, 1), (3, 2)), MATRIX),
     (lambda x, y: lax.concatenate([x, y, x], 1), MATRIX, MATRIX[:, :2]),
-    (lambda x: lax.reduce_max(x, (0, 2)), CUBE),
-    (lambda x: lax.reduce_min(x, (1,)), CUBE),
-    (lambda x: lax.reduce_sum(x, (0, 1, 2)), CUBE),
+    (lambda x: jnp.max(x, (0, 2)), CUBE),
+    (lambda x: jnp.min(x, 1), CUBE),
+    (lambda x: jnp.sum(x), CUBE),
     (lambda x, y: x @ y, MATRIX, MATRIX.T),
     (lambda x, y: x @ y, CUBE, MATRIX.T),
     (lambda x, y: jnp.tensordot(x, y, ((1, 2), (0, 1))), CUBE, MATRIX),
@@ -88,7 +88,12 @@ def test_no_operation_is_left_untested():
     tables += _numpy_operations.OF_BOOLS, _numpy_operations.MAKERS
     known = {name for table in tables for name in table}
     tested = {name for f, *arrays in CASES for name in list_names(jax.make_jaxpr(f)(*arrays).jaxpr)}
-    assert known - tested <= {"add_any", "copy_p", "expand_dims"}  # of other versions of JAX
+    assert known - tested <= {
+        "add_any",
+        "copy_p",
+        "expand_dims",
+        "square",
+    }  # of other versions of JAX
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
