@@ -59,7 +59,7 @@ SMALL_TABLE, SPLITS_IN_FOLDS = 2000, 3
 FOLDS = 5
 AT_LEAST = -0.002
 EPOCHS, PATIENCE = 100, 10
-"""Those of `BinaryClassifierHyperModel.fit`, for the hand-written search too."""
+"""Those of `BinaryClassifierHyperModel.fit` on large tables, for the hand-written search too."""
 FEW_EPOCHS = 5
 """For `overhead` and `memory`, where nobody asks how good the models are."""
 
@@ -261,7 +261,7 @@ def make_by_hand_arguments(rows, epochs=EPOCHS):
 def make_our_arguments(rows, epochs=EPOCHS):
     x, y = rows.train
     arguments = {"x": x, "y": y, "validation_data": rows.validation, "verbose": 0}
-    return arguments | {"epochs": epochs, "patience": PATIENCE}
+    return arguments | {"epochs": epochs}
 
 
 def search_ours(rows, seed, trials):

@@ -157,6 +157,32 @@ def test_training_stops_and_the_best_epoch_stays():
     assert roc_auc_score(HELD_OUT[1], predicted) == pytest.approx(values[best], abs=3e-3)
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "batch_size", "options", "expected"),
+    [
+        (200, 64, {}, 25),  # 4 steps an epoch
+        (60, 64, {}, 100),
+        (200, 10, {}, 10),
+        (60, 64, {"patience": 7}, 7),
+        (60, 64, {"patience": None}, None),
+    ],
+)
+def test_patience_is_at_least_as_many_steps(monkeypatch, num_rows, batch_size, options, expected):
+    seen = []
+    begin = keras.callbacks.EarlyStopping.on_train_begin
+
+    def look(self, logs=None):
+        seen.append(self.patience)
+        begin(self, logs)
+
+    monkeypatch.setattr(keras.callbacks.EarlyStopping, "on_train_begin", look)
+    hypermodel = Eager(3, space={**SMALL, "epochs": 1, "batch_size": batch_size})
+    hp, model = build(hypermodel)
+    rows = X[:num_rows], Y[:num_rows]
+    hypermodel.fit(hp, model, *rows, validation_data=HELD_OUT, **options)
+    assert seen == ([] if expected is None else [expected])
+
+
 def test_early_stopping_of_the_user_replaces_ours():
     hypermodel = Eager(3, space={**SMALL, "epochs": 3})
     hp, model = build(hypermodel)
@@ -304,6 +330,7 @@ FATAL = keras_tuner.errors.FatalError
         ({"x": X, "y": Y, "folds": 400}, "at most the number of rows"),
         ({"x": X, "y": Y, "folds": 3, "validation_data": HELD_OUT}, "left out beside"),
         ({"x": X, "y": Y, "validation_split": 0.3, "patience": 0}, "at least 1"),
+        ({"x": X, "y": Y, "validation_split": 0.3, "patience": "long"}, '"auto", an int of at'),
     ],
 )
 def test_what_no_trial_could_do_with_stops_the_search(options, message):

@@ -12,11 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from keras_binclf.saving._numpy_operations import Operation, UnsupportedError, make_operation
+from keras_binclf.saving._numpy_operations import (
+    Operation,
+    Origin,
+    UnsupportedError,
+    make_operation,
+)
 from keras_binclf.saving._rows import Array
 
 MAX_COST = 1_000_000
 """Of one batch, as of `make_operation`: about 70 µs, in which JAX's thread just wakes up."""
+
+MAX_COST_OF_WEIGHTS, MAX_BYTES_OF_WEIGHTS = 100_000_000, 4_000_000
+"""Of what is computed again when a weight changes, and of weights, which are held until then."""
 
 DTYPES = ("bool", "int8", "int32", "int64", "uint8", "uint32", "float32", "float64")
 """Those in which NumPy does the same, and as fast: none of half precision."""
@@ -45,12 +53,10 @@ class NumpyForward:
     """
 
     def __init__(self, closed: Any, values: Sequence[Any], arrays: list[Array]) -> None:
-        try:
-            self._recording = _Recording(closed, len(values))
-        except (AttributeError, KeyError) as error:
-            raise UnsupportedError("a record of an unknown version of JAX") from error
-        if self._recording.cost > MAX_COST:
-            raise UnsupportedError(f"a cost of {self._recording.cost}")
+        num_bytes = sum(value.nbytes for value in values)
+        if num_bytes > MAX_BYTES_OF_WEIGHTS:
+            raise UnsupportedError(f"{num_bytes} bytes of weights")
+        self._recording = _Recording(closed, len(values))
         self._dtypes = [aval.dtype for aval in closed.in_avals[len(values) :]]
         self._inputs = slice(len(values), len(values) + len(arrays))
         self._folded: tuple[list[Any], list[Any]] | None = None
@@ -96,20 +102,24 @@ class _Recording:
         early_steps: those that depend on weights and constants alone.
         steps: all others.
         result: slot of the result.
-        cost: of `steps`.
+
+    Raises:
+        UnsupportedError: where NumPy cannot do surely the same, or is slower.
     """
 
     def __init__(self, closed: Any, num_weights: int) -> None:
         self.constants: list[Any] = []
         self.early_steps: list[Step] = []
         self.steps: list[Step] = []
-        self.cost = 0
         self._avals: list[Any] = []
-        self._is_early: list[bool] = []
+        self._origins: list[Origin] = []
+        self._cost = self._early_cost = 0
         for number, variable in enumerate(closed.jaxpr.invars):
-            self._add(variable.aval, is_early=number < num_weights)
+            self._add(variable.aval, Origin.WEIGHTS if number < num_weights else Origin.ROWS)
         given = list(range(len(self._avals)))
         (self.result,) = self._read(closed, given)
+        if self._cost > MAX_COST or self._early_cost > MAX_COST_OF_WEIGHTS:
+            raise UnsupportedError(f"a cost of {self._cost}, of weights {self._early_cost}")
 
     def check(self, slots: list[Any]) -> None:
         """Raise if what is in the slots is of another kind than JAX says."""
@@ -117,17 +127,18 @@ class _Recording:
             if (value.shape, value.dtype) != (aval.shape, aval.dtype):
                 raise UnsupportedError(f"{value.dtype}{value.shape} for {aval}")
 
-    def _add(self, aval: Any, *, is_early: bool, constant: Any = None) -> int:
+    def _add(self, aval: Any, origin: Origin, constant: Any = None) -> int:
         """Return a new slot."""
-        if str(aval.dtype) not in DTYPES:
-            raise UnsupportedError(f"dtype {aval.dtype}")
+        if str(aval.dtype) not in DTYPES or 0 in aval.shape:
+            raise UnsupportedError(f"arrays of {aval}")
         self.constants.append(constant)
         self._avals.append(aval)
-        self._is_early.append(is_early)
+        self._origins.append(origin)
         return len(self.constants) - 1
 
     def _add_constant(self, value: Any, aval: Any) -> int:
-        return self._add(aval, is_early=True, constant=np.asarray(value, aval.dtype))
+        # A copy, since it may be an array of the layer's owner.
+        return self._add(aval, Origin.WEIGHTS, np.array(value, aval.dtype))
 
     def _read(self, closed: Any, given: list[int]) -> list[int]:
         """Take the operations of a jaxpr over, and return the slots of its results."""
@@ -151,16 +162,17 @@ class _Recording:
         name = equation.primitive.name
         if name in INLINED:
             return self._read(equation.params[INLINED[name]], sources)
-        variable, *others = equation.outvars
-        if others:
-            raise UnsupportedError(f"several results of {name}")
+        if len(equation.outvars) != 1:
+            raise UnsupportedError(f"{len(equation.outvars)} results of {name}")
+        aval = equation.outvars[0].aval
         avals = [self._avals[source] for source in sources]
-        operation, cost = make_operation(name, equation.params, avals, variable.aval)
-        is_early = all(self._is_early[source] for source in sources)
-        target = self._add(variable.aval, is_early=is_early)
+        origins = [self._origins[source] for source in sources]
+        operation, cost = make_operation(name, equation.params, avals, aval, origins)
+        is_early = all(origin is Origin.WEIGHTS for origin in origins)
+        target = self._add(aval, Origin.WEIGHTS if is_early else Origin.COMPUTED)
+        (self.early_steps if is_early else self.steps).append((operation, tuple(sources), target))
         if is_early:
-            self.early_steps.append((operation, tuple(sources), target))
+            self._early_cost += cost
         else:
-            self.steps.append((operation, tuple(sources), target))
-            self.cost += cost
+            self._cost += cost
         return [target]

@@ -1,9 +1,12 @@
 """Operations of JAX, by the names that they have in a jaxpr, as functions of NumPy arrays.
 
-Only those of which NumPy surely makes the same. Division of integers, say, is not among them: it
-rounds down here and towards zero there.
+Those of dense layers, their activations and normalizations, and embeddings: few, since XLA makes
+one formula of several operations, and rounds, overflows and signs zeros in its own way. So there is
+nothing that has steps or poles (`floor`, `sign`, a division by what depends on the row), or
+overflows on usual rows (`exp`), and no division of integers, which rounds in another direction.
 """
 
+import enum
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,11 +23,21 @@ class UnsupportedError(Exception):
     """NumPy would do something else, or nothing."""
 
 
+class Origin(enum.Enum):
+    """What an array depends on."""
+
+    WEIGHTS = "weights and constants alone"
+    ROWS = "rows, as they came"
+    COMPUTED = "computed from rows"
+
+
 COST_OF_CALL, COST_OF_ELEMENT, COST_OF_PYTHON_ELEMENT = 10_000, 10, 1_000
 """In multiplications of a matrix product, 15 in a nanosecond: a call takes about 1 µs."""
 
 
-def make_operation(name: str, params: Any, avals: list[Any], out: Any) -> tuple[Operation, int]:
+def make_operation(
+    name: str, params: Any, avals: list[Any], out: Any, origins: list[Origin]
+) -> tuple[Operation, int]:
     """Return an operation of a jaxpr, and about what it costs, in multiplications.
 
     Args:
@@ -32,6 +45,7 @@ def make_operation(name: str, params: Any, avals: list[Any], out: Any) -> tuple[
         params: of the equation.
         avals: shapes and dtypes of what it takes.
         out: shape and dtype of what it makes.
+        origins: of what it takes.
 
     Raises:
         UnsupportedError: where NumPy has nothing that surely gives the same.
@@ -45,11 +59,15 @@ def make_operation(name: str, params: Any, avals: list[Any], out: Any) -> tuple[
         return OF_NUMBERS[name], cost
     if name in OF_FLOATS and kinds == {"f"}:
         return OF_FLOATS[name], cost
+    if name in OF_WEIGHTS and kinds == {"f"} and origins[-1] is Origin.WEIGHTS:
+        return OF_WEIGHTS[name], cost
     if name in OF_BOOLS and kinds == {"b"}:
         return OF_BOOLS[name], cost
+    if name == "convert_element_type":
+        return _make_conversion(avals[0].dtype, out.dtype, origins[0]), cost
     if name in MAKERS:
         return MAKERS[name](params, avals, out), cost
-    raise UnsupportedError(f"operation {name} of {kinds}")
+    raise UnsupportedError(f"operation {name} of {', '.join(sorted(kinds))}")
 
 
 def _logistic(x: Array) -> Any:
@@ -91,26 +109,17 @@ OF_NUMBERS: dict[str, Operation] = {
     "sub": np.subtract,
 }
 OF_FLOATS: dict[str, Operation] = {
-    "atan2": np.arctan2,
-    "ceil": np.ceil,
-    "cos": np.cos,
-    "div": np.divide,
     "erf": _for_each(math.erf),
     "erfc": _for_each(math.erfc),
-    "exp": np.exp,
-    "exp2": np.exp2,
     "expm1": np.expm1,
-    "floor": np.floor,
-    "is_finite": np.isfinite,
-    "log": np.log,
-    "log1p": np.log1p,
     "logistic": _logistic,
-    "pow": np.power,
     "rsqrt": lambda x: 1 / np.sqrt(x),
-    "sign": np.sign,
-    "sin": np.sin,
-    "sqrt": np.sqrt,
     "tanh": np.tanh,
+}
+OF_WEIGHTS: dict[str, Operation] = {
+    # Its last operand is the divisor.
+    "div": np.divide,
+    "sqrt": np.sqrt,
 }
 OF_BOOLS: dict[str, Operation] = {
     "and": np.logical_and,
@@ -153,20 +162,20 @@ def _make_squeeze(params: Any, avals: list[Any], out: Any) -> Operation:
     return lambda x: x.reshape(out.shape)
 
 
-def _make_conversion(params: Any, avals: list[Any], out: Any) -> Operation:
-    if avals[0].dtype.kind != "f" or out.dtype.kind == "f":
-        return lambda x: x.astype(out.dtype)
-    if out.dtype.kind != "i" or out.dtype.itemsize > 4:
-        raise UnsupportedError(f"floats as {out.dtype}")
-    bounds = np.iinfo(out.dtype)
+def _make_conversion(source: np.dtype[Any], target: np.dtype[Any], origin: Origin) -> Operation:
+    if source.kind != "f" or target.kind == "f":
+        return lambda x: x.astype(target)
+    if origin is not Origin.ROWS or (source.name, target.name) != ("float32", "int32"):
+        raise UnsupportedError(f"{source} as {target}: {origin.value}")
+    bounds = np.iinfo(np.int32)
 
     def cut(x: Array) -> Any:
-        # NumPy does not say what becomes of the others; XLA makes 0 of NaN.
         is_inside = np.abs(x) < float(bounds.max)
         if is_inside.all():
-            return x.astype(out.dtype)
+            return x.astype(target)
+        # NumPy does not say what becomes of the others.
         nearest = np.where(x > 0, bounds.max, np.where(np.isnan(x), 0, bounds.min))
-        return np.where(is_inside, x, nearest).astype(out.dtype)
+        return np.where(is_inside, x, nearest).astype(target)
 
     return cut
 
@@ -190,8 +199,8 @@ def _make_reduction(function: Operation) -> Callable[..., Operation]:
 
 def _make_power(params: Any, avals: list[Any], out: Any) -> Operation:
     exponent = params["y"]
-    if avals[0].dtype.kind != "f":
-        raise UnsupportedError("power of integers")
+    if avals[0].dtype.kind != "f" or exponent < 0:
+        raise UnsupportedError(f"power {exponent} of {avals[0].dtype}")
     return lambda x: x**exponent
 
 
@@ -222,6 +231,7 @@ def _make_gathering(params: Any, avals: list[Any], out: Any) -> Operation:
         and tuple(numbers.offset_dims) == tuple(range(batch, batch + table.ndim - 1))
         and tuple(params["slice_sizes"]) == (1, *table.shape[1:])
         and indices.shape[-1] == 1
+        and out.ndim > 0
         and not getattr(numbers, "operand_batching_dims", ())
     )
     value = params["fill_value"]
@@ -243,7 +253,6 @@ MAKERS: dict[str, Callable[..., Operation]] = {
     "dot_general": _make_product,
     "broadcast_in_dim": _make_broadcast,
     "concatenate": _make_concatenation,
-    "convert_element_type": _make_conversion,
     "expand_dims": _make_squeeze,
     "gather": _make_gathering,
     "integer_pow": _make_power,

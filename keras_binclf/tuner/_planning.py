@@ -1,5 +1,6 @@
 """How a trial trains: what the search chooses, what the caller says, and never both."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ from keras_binclf.tuner._space import NONE, PARAMETERS, Domain, Fixed
 OWNER = "BinaryClassifierHyperModel.fit"
 TABLE_BATCH_SIZE = 4096
 """Rows of a table that validation takes at once: its scores do not depend on that."""
+
+PATIENCE_EPOCHS, PATIENCE_STEPS = 10, 100
+"""How long to wait for a better epoch: both, since on few rows 10 epochs are only 30 steps."""
 
 
 def check_batches(data: Data, domains: Mapping[str, Domain]) -> None:
@@ -49,6 +53,28 @@ def choose_options(
     if data.validation is None or not is_dataset(data.validation):
         options["validation_batch_size"] = size if has_backbone else max(size, TABLE_BATCH_SIZE)
     return options
+
+
+def choose_patience(value: Any, data: Data, options: Mapping[str, Any]) -> int | None:
+    """Return the epochs without improvement after which to stop, or None.
+
+    Args:
+        value: what the caller said: them, None for never, or `"auto"`.
+        data: what the trial trains on.
+        options: as of `choose_options`.
+    """
+    if value is None:
+        return None
+    if value != "auto":
+        if isinstance(value, str):
+            expected = '"auto", an int of at least 1, or None'
+            raise ValueError(error_message("patience", OWNER, expected, value))
+        epochs: int = check_integer_at_least(value, 1, "patience", OWNER)
+        return epochs
+    if data.y is None:
+        return PATIENCE_EPOCHS
+    num_steps = math.ceil(len(data.y) / options["batch_size"])
+    return max(PATIENCE_EPOCHS, math.ceil(PATIENCE_STEPS / num_steps))
 
 
 def _check_given(name: str, value: Any, domains: Mapping[str, Domain]) -> None:

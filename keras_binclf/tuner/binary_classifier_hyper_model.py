@@ -12,7 +12,6 @@ import keras_tuner
 from keras_binclf._registry import drop_sharing
 from keras_binclf._validation import (
     check_bool,
-    check_integer_at_least,
     check_open_unit,
     error_message,
 )
@@ -232,7 +231,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         class_weight: Mapping[int, float] | None = None,
         batch_size: int | None = None,
         epochs: int | None = None,
-        patience: int | None = 10,
+        patience: int | str | None = "auto",
         callbacks: Sequence[keras.callbacks.Callback] | None = None,
         verbose: Any = 0,
         **kwargs: Any,
@@ -269,8 +268,10 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             batch_size: int, where it is not searched; 128 if it is `None`. Defaults to `None`.
             epochs: int, the largest number of epochs, where `space` does not say it; `Hyperband`
                 gives it. Defaults to `None`.
-            patience: int, epochs without improvement after which to stop, or `None` for never. A
-                `keras.callbacks.EarlyStopping` in `callbacks` replaces it. Defaults to `10`.
+            patience: int, epochs without improvement after which to stop; `None` for never;
+                `"auto"` for 10, or on small tables as many as 100 steps take, where 10 epochs are
+                too few steps to tell (benchmarks/tuning.py). A `keras.callbacks.EarlyStopping` in
+                `callbacks` replaces it. Defaults to `"auto"`.
             callbacks: list of callbacks. Defaults to `None`.
             verbose: as in `keras.Model.fit`. Defaults to `0`.
             **kwargs: further arguments of `keras.Model.fit`.
@@ -294,12 +295,10 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             has_backbone = self.backbone is not None
             options = _planning.choose_options(point, data, self._domains, has_backbone, given)
             weighting = (self._domains["class_weight"], class_weight, self.prior)
-            if patience is not None:
-                patience = check_integer_at_least(patience, 1, "patience", _planning.OWNER)
             plan = Plan(
                 monitor=objective.name,
                 direction=objective.direction,
-                patience=patience,
+                patience=_planning.choose_patience(patience, data, options),
                 class_weights=_planning.choose_class_weights(point, data, *weighting),
                 callbacks=callbacks,
                 options={**options, "verbose": verbose, **kwargs},
