@@ -69,11 +69,10 @@ def choose_patience(value: Any, data: Data, options: Mapping[str, Any]) -> int |
         if isinstance(value, str):
             expected = '"auto", an int of at least 1, or None'
             raise ValueError(error_message("patience", OWNER, expected, value))
-        epochs: int = check_integer_at_least(value, 1, "patience", OWNER)
-        return epochs
+        return check_integer_at_least(value, 1, "patience", OWNER)
     if data.y is None:
         return PATIENCE_EPOCHS
-    num_steps = math.ceil(len(data.y) / options["batch_size"])
+    num_steps: int = math.ceil(len(data.y) / options["batch_size"])
     return max(PATIENCE_EPOCHS, math.ceil(PATIENCE_STEPS / num_steps))
 
 
