@@ -136,8 +136,10 @@ class Predictor:
             As in a call, in int32.
         """
         probabilities = self(x)
-        # `head.threshold` rounds it for people, which takes as long as a small network.
-        threshold = float(self.head.threshold_weight.value)
+        # `head.threshold` rounds it for people, which takes as long as a small network; so does
+        # `float` of what JAX holds.
+        value = self.head.threshold_weight.value
+        threshold = float(np.asarray(value) if keras.backend.backend() == "jax" else value)
         check_head_threshold(self.head, threshold)
         return np.greater(probabilities, np.float32(threshold)).astype("int32")
 
