@@ -90,7 +90,7 @@ def cut_between_scores(model, x):
     scores, counts = np.unique(zoo.to_numpy(head.probabilities(output)), return_counts=True)
     # Many rows may have the same score, where all units of a layer are off.
     shares = 1 - np.cumsum(counts)[:-1] / counts.sum()
-    gaps = np.where((0.25 < shares) & (shares < 0.75), np.diff(scores), 0)
+    gaps = np.where((shares > 0.25) & (shares < 0.75), np.diff(scores), 0)
     widest = gaps.argmax()
     assert gaps[widest] > 1e-5
     head.threshold = scores[widest : widest + 2].mean()
