@@ -250,9 +250,9 @@ def _make_gathering(params: Any, avals: list[Any], out: Any) -> Operation:
 
 
 MAKERS: dict[str, Callable[..., Operation]] = {
-    "dot_general": _make_product,
     "broadcast_in_dim": _make_broadcast,
     "concatenate": _make_concatenation,
+    "dot_general": _make_product,
     "expand_dims": _make_squeeze,
     "gather": _make_gathering,
     "integer_pow": _make_power,
