@@ -23,7 +23,8 @@ from keras_binclf.metrics import (
     ThresholdMetric,
 )
 from keras_binclf.models import binary_classifier
-from keras_binclf.saving import Predictor, export, to_core_layers
+from keras_binclf.saving import export, to_core_layers
+from keras_binclf.serving import Predictor
 
 if TYPE_CHECKING:
     from keras_binclf import plots as plots

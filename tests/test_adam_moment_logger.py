@@ -21,7 +21,7 @@ import keras_binclf
 from keras_binclf import AdamMomentLogger, binary_classifier
 from keras_binclf._registry import drop_sharing
 from keras_binclf.callbacks import _compiling, _observation, _optimizers, _watch
-from keras_binclf.callbacks._quantities import DEFAULT, QUANTITIES, list_columns
+from keras_binclf.callbacks.adam_moments._quantities import DEFAULT, QUANTITIES, list_columns
 
 BACKEND = keras.backend.backend()
 X = np.random.default_rng(0).normal(size=(48, 4)).astype("float32")

@@ -13,7 +13,7 @@ import pytest
 import reference
 
 from keras_binclf import AdamMomentLogger
-from keras_binclf.callbacks._quantities import DEFAULT, list_columns
+from keras_binclf.callbacks.adam_moments._quantities import DEFAULT, list_columns
 
 BACKEND = keras.backend.backend()
 BATCH, BATCHES, EPOCHS = 8, 5, 10

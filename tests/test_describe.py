@@ -22,8 +22,8 @@ from keras import layers
 import keras_binclf
 from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head
 from keras_binclf.__main__ import main
+from keras_binclf._data.heads import list_heads
 from keras_binclf._registry import REGISTERED
-from keras_binclf.decision.heads import list_heads
 from keras_binclf.saving import _archive, describe
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -425,8 +425,8 @@ def test_rows_are_made_up_where_the_scaler_expects_them(tmp_path):
     scaler.adapt(np.random.default_rng(0).normal([1e6, -50], [1e3, 0.01], (100, 2)))
     model = zoo.with_random_head(binary_classifier(2, scaler=scaler))
     assert export(model, tmp_path / "model").max_difference <= 1e-6
-    from keras_binclf.saving._signature import read_signature
-    from keras_binclf.saving.artefact import _make_sample
+    from keras_binclf.saving.artefacts._signature import read_signature
+    from keras_binclf.saving.artefacts.artefact import _make_sample
 
     rows = _make_sample(model, read_signature(model, "export"), None)["features"]
     assert np.std(model.predict(rows, verbose=0)) > 0.05

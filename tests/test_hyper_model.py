@@ -420,7 +420,7 @@ def test_objective_and_metrics_follow_the_score(score, name, direction):
 
 def test_threshold_of_a_trial_is_the_best_for_its_score():
     """Where missing a positive costs much, the threshold that trials carry is a low one."""
-    from keras_binclf.tuner._objective import make_metrics
+    from keras_binclf.tuner.trial.objective import make_metrics
 
     y = np.array([0, 1, 0, 1, 0, 0, 1, 0])
     p = np.array([0.1, 0.2, 0.3, 0.6, 0.65, 0.4, 0.9, 0.15])
@@ -464,8 +464,8 @@ def test_optuna_chooses_for_a_backbone_too():
 
 
 def test_largest_point_has_the_most_weights():
-    from keras_binclf.tuner._building import count_weights
-    from keras_binclf.tuner._space import find_largest
+    from keras_binclf.tuner.space.parameters import find_largest
+    from keras_binclf.tuner.trial.building import count_weights
 
     space = {"num_layers": [1, 2], "units": [8, 16], "activation": "relu"}
     hypermodel = BinaryClassifierHyperModel(3, space=space)

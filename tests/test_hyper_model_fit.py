@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from keras_binclf import BinaryClassifierHyperModel, ThresholdMetric, find_head
-from keras_binclf.tuner._data import _make_folds
-from keras_binclf.tuner._training import RankUndefinedLast
+from keras_binclf.tuner.trial.data import _make_folds
+from keras_binclf.tuner.trial.training import RankUndefinedLast
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 3)).astype("float32")

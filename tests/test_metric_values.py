@@ -17,7 +17,7 @@ from keras_binclf import (
     ExpectedCalibrationError,
     ThresholdMetric,
 )
-from keras_binclf.metrics._scores import SCORES
+from keras_binclf.metrics.scores import SCORES
 
 BACKEND = keras.backend.backend()
 PARAMETERS = {"fbeta": {"beta": 2.0}, "cost": {"cost_fp": 1.0, "cost_fn": 7.0}}

@@ -13,8 +13,8 @@ from jax import numpy as jnp
 
 from keras_binclf import BinaryHead, binary_classifier
 from keras_binclf.saving import Predictor, _compiled_model, _numpy_operations
-from keras_binclf.saving._numpy_forward import NumpyForward
-from keras_binclf.saving._numpy_operations import UnsupportedError
+from keras_binclf.serving._numpy_forward import NumpyForward
+from keras_binclf.serving._numpy_operations import UnsupportedError
 
 RNG = np.random.default_rng(0)
 FINITE = [0.0, -0.0, 1.0, -1.0, 0.3, -2.5, 88.0, 100.0, -87.0, 2**31, -(2**31), 1e30, -1e30, 3e9]

@@ -7,7 +7,7 @@ import pytest
 import zoo
 
 from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head, predict_labels
-from keras_binclf.decision.heads import select_output
+from keras_binclf._data.heads import select_output
 from keras_binclf.saving import Predictor, _compiled_model
 
 BACKEND = keras.backend.backend()

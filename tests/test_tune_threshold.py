@@ -23,7 +23,7 @@ from keras_binclf import (
     predict_labels,
     tune_threshold,
 )
-from keras_binclf.metrics._scores import SCORES
+from keras_binclf.metrics.scores import SCORES
 
 PARAMETERS = {"fbeta": {"beta": 2.0}, "cost": {"cost_fp": 1.0, "cost_fn": 5.0}}
 # Scores that are the same at many cuts say more with a constraint.

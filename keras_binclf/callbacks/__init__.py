@@ -1,6 +1,6 @@
 """Callbacks: whatever watches training."""
 
-from keras_binclf.callbacks.adam_moment_logger import AdamMomentLogger
+from keras_binclf.callbacks.adam_moments import AdamMomentLogger
 from keras_binclf.callbacks.threshold_tuner import ThresholdTuner
 
 __all__ = ["AdamMomentLogger", "ThresholdTuner"]

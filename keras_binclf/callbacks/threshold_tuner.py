@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_binclf._data.heads import choose_head
 from keras_binclf._validation import error_message
-from keras_binclf.decision.heads import choose_head
 from keras_binclf.metrics import BestThreshold
 
 VALIDATION = "val_"

@@ -1,7 +1,7 @@
 """Decision: the only place where a score becomes a label, or where it is chosen how."""
 
+from keras_binclf._data.heads import find_head
 from keras_binclf.decision.calibration import Calibration, calibrate
-from keras_binclf.decision.heads import find_head
 from keras_binclf.decision.labels import predict_class_names, predict_labels
 from keras_binclf.decision.tuned_threshold import TunedThreshold, tune_threshold
 

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_binclf._data.heads import choose_head
+from keras_binclf._data.scored_rows import Array, ScoredRows, check_both_classes, score_rows
 from keras_binclf._validation import check_choice, is_threshold
-from keras_binclf.decision._scored_rows import Array, ScoredRows, check_both_classes, score_rows
-from keras_binclf.decision.heads import choose_head
 from keras_binclf.layers import BinaryHead
 from keras_binclf.metrics import BrierScore, ExpectedCalibrationError
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_binclf.decision.heads import check_defined, choose_head, select_output
+from keras_binclf._data.heads import check_defined, choose_head, select_output
 from keras_binclf.layers import BinaryHead
 
 

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_binclf._data.heads import choose_head
+from keras_binclf._data.scored_rows import Array, check_both_classes, score_rows
 from keras_binclf._validation import is_threshold
-from keras_binclf.decision._scored_rows import Array, check_both_classes, score_rows
-from keras_binclf.decision.heads import choose_head
 from keras_binclf.layers import BinaryHead
-from keras_binclf.metrics._scores import Confusion, Criterion, make_criterion
+from keras_binclf.metrics.scores import Confusion, Criterion, make_criterion
 
 OWNER = "tune_threshold"
 

@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from keras_binclf._validation import Tensor
-from keras_binclf.metrics._scores import TINY, Confusion
+from keras_binclf.metrics.scores import TINY, Confusion
 
 LOGIT_LIMIT = 16.0
 

@@ -7,7 +7,7 @@ from keras import ops
 from keras_binclf._registry import register
 from keras_binclf._validation import Tensor, check_choice, check_integer_at_least
 from keras_binclf.metrics import _histogram
-from keras_binclf.metrics._base import BinaryMetric, check_num_bins
+from keras_binclf.metrics.base import BinaryMetric, check_num_bins
 
 
 @register

@@ -5,7 +5,7 @@ from typing import Any
 from keras_binclf._registry import register
 from keras_binclf._validation import Tensor, check_choice
 from keras_binclf.metrics import _histogram
-from keras_binclf.metrics._base import BinaryMetric, check_num_bins
+from keras_binclf.metrics.base import BinaryMetric, check_num_bins
 
 CURVES = {
     "ROC": ("auc", _histogram.area_under_roc),

@@ -7,8 +7,8 @@ from keras import ops
 from keras_binclf._registry import register
 from keras_binclf._validation import Tensor, check_threshold, error_message
 from keras_binclf.metrics import _histogram
-from keras_binclf.metrics._base import BinaryMetric, check_num_bins
-from keras_binclf.metrics._scores import make_criterion
+from keras_binclf.metrics.base import BinaryMetric, check_num_bins
+from keras_binclf.metrics.scores import make_criterion
 
 BEST = "best"
 

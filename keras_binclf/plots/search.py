@@ -124,7 +124,7 @@ def plot_search(tuner: Any, *, hyperparameters: Sequence[str] | None = None) -> 
 def _list_completed(tuner: Any, owner: str) -> tuple[list[Any], int]:
     """Return the completed trials, the best one first, and the number of all."""
     # Keras Tuner takes long to import; whoever has a tuner has done so.
-    from keras_binclf.tuner.results import COMPLETED, list_trials
+    from keras_binclf.tuner.search.results import COMPLETED, list_trials
 
     trials = list_trials(tuner, owner)
     completed = [trial for trial in trials if trial.status == COMPLETED]

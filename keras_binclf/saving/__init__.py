@@ -1,14 +1,14 @@
 """Saving: a model leaves the training program, as a file or as a compiled function."""
 
-from keras_binclf.saving.artefact import Exported, export
+from keras_binclf.saving.artefacts.artefact import Exported, export
 from keras_binclf.saving.core_layers import to_core_layers
-from keras_binclf.saving.description import (
+from keras_binclf.saving.files.description import (
     FileDescription,
     HeadDescription,
     InputDescription,
     describe,
 )
-from keras_binclf.saving.predictor import Predictor
+from keras_binclf.serving import Predictor
 
 __all__ = [
     "Exported",

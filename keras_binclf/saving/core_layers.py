@@ -7,10 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_binclf._data.heads import find_output
 from keras_binclf._registry import REGISTERED
 from keras_binclf._validation import check_bool
 from keras_binclf.decision import find_head
-from keras_binclf.decision.heads import find_output
 from keras_binclf.layers import BinaryHead, MLPBlock
 
 OWNER = "to_core_layers"

@@ -17,23 +17,17 @@ from keras_binclf._validation import (
 )
 from keras_binclf._version import __version__
 from keras_binclf.decision import find_head
-from keras_binclf.metrics._base import get_direction
+from keras_binclf.metrics.base import get_direction
 from keras_binclf.models import check_input_shape, check_scaler
-from keras_binclf.tuner import (
-    _building,
-    _guard,
-    _optuna,
-    _planning,
-    _preflight,
-    _project,
-    _space,
-)
-from keras_binclf.tuner._data import Given, check_data
-from keras_binclf.tuner._memory import forget_compiled
-from keras_binclf.tuner._objective import make_metrics, make_score, serialize_score
-from keras_binclf.tuner._overrides import from_json, make_domains, to_json
 from keras_binclf.tuner._scaler import pack_layer, unpack_layer
-from keras_binclf.tuner._training import Plan, train, train_folds
+from keras_binclf.tuner.search import guard, optuna, preflight, project
+from keras_binclf.tuner.space import parameters
+from keras_binclf.tuner.space.overrides import from_json, make_domains, to_json
+from keras_binclf.tuner.trial import building, planning
+from keras_binclf.tuner.trial.data import Given, check_data
+from keras_binclf.tuner.trial.memory import forget_compiled
+from keras_binclf.tuner.trial.objective import make_metrics, make_score, serialize_score
+from keras_binclf.tuner.trial.training import Plan, train, train_folds
 
 
 class BinaryClassifierHyperModel(keras_tuner.HyperModel):
@@ -185,7 +179,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Register all hyperparameters, those of `fit` too, before the first trial."""
-        _preflight.check_tensorboard()
+        preflight.check_tensorboard()
         self._read(hp)
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -205,11 +199,11 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         parts: dict[str, Any] = {"scaler": self.scaler, "name": self.name or "binary_classifier"}
         parts["prior"] = self.prior if point.get("prior_bias") else None
         if self.backbone is None:
-            model = _building.make_classifier(point, self.input_shape, **parts)
+            model = building.make_classifier(point, self.input_shape, **parts)
         else:
-            model = _building.make_with_backbone(self.backbone, hp, self.input_shape, **parts)
+            model = building.make_with_backbone(self.backbone, hp, self.input_shape, **parts)
         model.compile(
-            optimizer=_building.make_optimizer(point),
+            optimizer=building.make_optimizer(point),
             loss=find_head(model).loss(label_smoothing=point["label_smoothing"]),
             metrics=make_metrics(self._score),
         )
@@ -288,26 +282,26 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         callbacks = list(callbacks or [])
         given = {"batch_size": batch_size, "epochs": epochs}
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
-        with _guard.stopping_search():
+        with guard.stopping_search():
             point = self._read(hp)
             data = check_data(rows, self.input_shape)
-            objective = self._check_tuner(_guard.find_tuner(callbacks))
+            objective = self._check_tuner(guard.find_tuner(callbacks))
             has_backbone = self.backbone is not None
-            options = _planning.choose_options(point, data, self._domains, has_backbone, given)
+            options = planning.choose_options(point, data, self._domains, has_backbone, given)
             weighting = (self._domains["class_weight"], class_weight, self.prior)
             plan = Plan(
                 monitor=objective.name,
                 direction=objective.direction,
-                patience=_planning.choose_patience(patience, data, options),
-                class_weights=_planning.choose_class_weights(point, data, *weighting),
+                patience=planning.choose_patience(patience, data, options),
+                class_weights=planning.choose_class_weights(point, data, *weighting),
                 callbacks=callbacks,
                 options={**options, "verbose": verbose, **kwargs},
             )
-        finished = _guard.find_finished(callbacks)
+        finished = guard.find_finished(callbacks)
         if finished is not None:
             return finished
         try:
-            with _guard.explaining_failure(callbacks, self._attempts):
+            with guard.explaining_failure(callbacks, self._attempts):
                 if data.folds is None:
                     return train(model, data, plan)
                 metrics = make_metrics(self._score)
@@ -327,7 +321,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         folds: Any = None,
         tuner: keras_tuner.Tuner | None = None,
         directory: str | None = None,
-    ) -> _preflight.Preflight:
+    ) -> preflight.Preflight:
         """Find out, before the first trial, whether a search over these data can work.
 
         Checks the data; builds the default and the largest model and runs a step of each; checks
@@ -355,35 +349,35 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             TypeError: for data of the wrong kind.
             ValueError: for anything else that would go wrong; the message says what to do.
         """
-        _preflight.check_tensorboard()
+        preflight.check_tensorboard()
         if tuner is not None and directory is not None:
             expected = "left out beside `tuner`, which has one"
-            raise ValueError(error_message("directory", _preflight.OWNER, expected, directory))
+            raise ValueError(error_message("directory", preflight.OWNER, expected, directory))
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
         data = check_data(rows, self.input_shape)
-        _planning.check_batches(data, self._domains)
-        _planning.check_weighting(data, self._domains["class_weight"])
+        planning.check_batches(data, self._domains)
+        planning.check_weighting(data, self._domains["class_weight"])
         objective = self.objective
         project_dir = None
         if directory is not None:
             project_dir = os.path.join(directory, self.project_name)
         if tuner is not None:
             project_dir = str(tuner.project_dir)
-            objective = _guard.check_objective(
+            objective = guard.check_objective(
                 tuner.oracle.objective, objective, make_metrics(self._score)
             )
         hp = keras_tuner.HyperParameters()
         default = self.build(hp.copy())
-        hp.values = _space.find_largest(self._domains)
+        hp.values = parameters.find_largest(self._domains)
         largest = self.build(hp)
-        logs = _preflight.try_step(default, data)
-        _preflight.try_step(largest, data)
-        _preflight.check_objective_name(objective.name, logs)
-        size = _building.count_weights(largest)
+        logs = preflight.try_step(default, data)
+        preflight.try_step(largest, data)
+        preflight.check_objective_name(objective.name, logs)
+        size = building.count_weights(largest)
         if project_dir is not None:
-            _project.check_directory(project_dir, size)
-            _project.check_project(project_dir, self._fingerprint(), self._hint())
-        return _preflight.Preflight(_building.count_weights(default), size, logs, project_dir)
+            project.check_directory(project_dir, size)
+            project.check_project(project_dir, self._fingerprint(), self._hint())
+        return preflight.Preflight(building.count_weights(default), size, logs, project_dir)
 
     def suggest(self, trial: Any) -> keras_tuner.HyperParameters:
         """Return hyperparameters that an Optuna trial chose, for `build` and `fit`.
@@ -418,7 +412,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         ```
         """
         # A backbone may ask for more once it knows what was chosen.
-        return _optuna.suggest(trial, self._read if self.backbone is None else self.build)
+        return optuna.suggest(trial, self._read if self.backbone is None else self.build)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, as JSON can hold them.
@@ -464,14 +458,14 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         return cls(**given)
 
     def _read(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
-        return _space.read_point(hp if self.tunable else hp.copy(), self._domains)
+        return parameters.read_point(hp if self.tunable else hp.copy(), self._domains)
 
     def _fingerprint(self) -> dict[str, str]:
         """Return the version of the package, and a hash of it and of all that trials depend on."""
         if self._made_by is None:
             hp = keras_tuner.HyperParameters()
             if self.backbone is None:
-                _space.read_point(hp, self._domains)
+                parameters.read_point(hp, self._domains)
             else:
                 self.build(hp)
             parts = {
@@ -498,6 +492,6 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         """Return the objective to train for, if the tuner's is one and its folder is ours."""
         if tuner is None:
             return self.objective
-        _project.claim_project(str(tuner.project_dir), self._fingerprint(), self._hint())
+        project.claim_project(str(tuner.project_dir), self._fingerprint(), self._hint())
         given = tuner.oracle.objective
-        return _guard.check_objective(given, self.objective, make_metrics(self._score))
+        return guard.check_objective(given, self.objective, make_metrics(self._score))

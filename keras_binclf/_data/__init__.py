@@ -1,0 +1,1 @@
+"""How rows and models are read: heads, inputs, tables and scored rows."""

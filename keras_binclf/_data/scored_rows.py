@@ -1,0 +1,283 @@
+"""What a model gives for labelled rows, whatever form the rows come in."""
+
+import dataclasses
+import itertools
+import numbers
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_binclf._data.heads import check_defined, find_output, select_output
+from keras_binclf._validation import check_integer_at_least
+from keras_binclf.layers import BinaryHead
+
+Array = np.ndarray[Any, Any]
+UNENDING = "Say how many batches to take: `steps=100`."
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredRows:
+    """Rows as three vectors of equal length; rows of weight 0 are left out.
+
+    Attributes:
+        outputs: what the head emitted.
+        labels: 0.0 or 1.0.
+        weights: positive.
+    """
+
+    outputs: Array
+    labels: Array
+    weights: Array
+
+
+def score_rows(
+    owner: str,
+    model: keras.Model,
+    head: BinaryHead,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    batch_size: int | None,
+    steps: int | None,
+) -> ScoredRows:
+    """Run `model` over labelled rows, once, and return what `head` emits beside the labels.
+
+    Args:
+        owner: name of the public function, for messages.
+        model: model with `head` among its outputs.
+        head: the head.
+        x: features, or a data set that gives `(features, labels)` or `(features, labels, weights)`
+            a batch.
+        y: labels where `x` are features, else None.
+        sample_weight: weights where `x` are features, else None.
+        batch_size: rows per batch where `x` are features.
+        steps: batches to take from a data set.
+
+    Returns:
+        The rows, in float64.
+
+    Raises:
+        TypeError: for labels that are no numbers, and a data set of an unknown kind.
+        ValueError: for labels other than 0 and 1, lengths that differ, and no rows at all.
+    """
+    if steps is not None:
+        steps = check_integer_at_least(steps, 1, "steps", owner)
+    if y is not None:
+        _check_lengths(owner, x, y, sample_weight)
+        outputs = model.predict(x, batch_size=batch_size, steps=steps, verbose=0)
+        parts = [_score_batch(owner, model, head, outputs, y, sample_weight)]
+    else:
+        if sample_weight is not None:
+            raise ValueError(
+                f"`sample_weight` of {owner} goes with arrays `x` and `y`. Received: a data set "
+                "without `y`. Let the data set give (features, labels, weights) a batch."
+            )
+        parts = [
+            _score_batch(owner, model, head, model.predict_on_batch(features), labels, weights)
+            for features, labels, weights in iterate_batches(owner, x, steps)
+        ]
+    if not parts:
+        raise ValueError(f"{owner} needs rows. Received: an empty data set.")
+    outputs, labels, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+    present = weights > 0
+    if not present.any():
+        raise ValueError(f"{owner} needs rows. Received: {len(weights)} rows, all of weight 0.")
+    return ScoredRows(outputs[present], labels[present], weights[present])
+
+
+def check_both_classes(owner: str, rows: ScoredRows) -> None:
+    """Raise `ValueError` if all rows have the same label."""
+    if rows.labels.min() == rows.labels.max():
+        raise ValueError(
+            f"{owner} needs rows of both classes. Received: {len(rows.labels)} rows, all with "
+            f"label {int(rows.labels[0])}. Hold out more rows, stratified by label."
+        )
+
+
+def _score_batch(
+    owner: str, model: keras.Model, head: BinaryHead, outputs: Any, y: Any, sample_weight: Any
+) -> tuple[Array, Array, Array]:
+    emitted = select_output(model, head, outputs)[..., 0]
+    y = _select_part("labels", owner, model, head, outputs, y)
+    sample_weight = _select_part("weights", owner, model, head, outputs, sample_weight)
+    weights = np.ones(emitted.shape)
+    if sample_weight is not None:
+        weights = check_weights(owner, sample_weight, emitted.shape)
+    present = weights > 0
+    labels = check_labels(owner, y, emitted.shape, present)
+    check_defined(np.where(present, emitted, 0))
+    return emitted.ravel().astype("float64"), labels, weights.ravel()
+
+
+def iterate_batches(
+    owner: str, data: Any, steps: int | None, unending: str = UNENDING
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Give the batches of a data set, each as features, labels and weights.
+
+    Args:
+        owner: name of the public function, for messages.
+        data: the data set.
+        steps: batches to take, or None for all.
+        unending: what to do about a data set without end.
+
+    Raises:
+        TypeError: for what is no data set.
+        ValueError: for a batch without labels, and for a data set without end.
+    """
+    for batch in itertools.islice(_open(owner, data, steps, unending), steps):
+        features, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        if labels is None:
+            raise ValueError(
+                f"{owner} needs labels. Received: a batch without them. Let the data set give "
+                "(features, labels) a batch, or give arrays `x` and `y`."
+            )
+        yield keras.tree.map_structure(_to_tensor_or_array, features), labels, weights
+
+
+def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterable[Any]:
+    """Return an iterator over the batches of a data set that ends, or is cut by `steps`."""
+    arrays = hasattr(data, "shape") or isinstance(data, tuple | dict | str)
+    if arrays or not isinstance(data, keras.utils.PyDataset | Iterable):
+        raise TypeError(
+            f"{owner} needs labels: give `y` beside the features, or, as `x`, a data set such as a "
+            f"tf.data.Dataset, a keras.utils.PyDataset, a torch DataLoader or a generator of "
+            f"(features, labels). Received: x of type {type(data).__name__}, y=None."
+        )
+    if isinstance(data, keras.utils.PyDataset):
+        num_batches = data.num_batches
+        if num_batches is None and steps is None:
+            raise ValueError(f"{owner} was given a PyDataset without end. {unending}")
+        return (data[i] for i in (itertools.count() if num_batches is None else range(num_batches)))
+    cardinality = getattr(data, "cardinality", None)
+    if cardinality is not None and steps is None and int(cardinality()) == -1:
+        raise ValueError(f"{owner} was given a tf.data.Dataset without end. {unending}")
+    return iter(data)
+
+
+def _to_tensor_or_array(value: Any) -> Any:
+    """Leave tensors of the backend as they are; those of others become arrays."""
+    return value if value is None or ops.is_tensor(value) else np.asarray(value)
+
+
+def _select_part(
+    what: str, owner: str, model: keras.Model, head: BinaryHead, outputs: Any, value: Any
+) -> Any:
+    """Return, of labels or weights that come one for each output, those of `head`."""
+    if not _is_structure(value):
+        return value
+    parts = keras.tree.flatten(value)
+    if isinstance(value, dict) and head.name in value:
+        return value[head.name]
+    num_outputs = len(keras.tree.flatten(outputs))
+    if len(parts) != num_outputs:
+        raise ValueError(
+            f"{owner} was given {what} for {len(parts)} outputs, but model {model.name!r} has "
+            f"{num_outputs}. Expected: those of BinaryHead {head.name!r} alone, or of all outputs "
+            "in the structure that the model returns."
+        )
+    return parts[find_output(model, head, outputs)]
+
+
+def _is_structure(value: Any) -> bool:
+    """Whether `value` holds arrays for several outputs, rather than being one."""
+    if isinstance(value, list):
+        return bool(value) and np.ndim(value[0]) > 0 and hasattr(value[0], "shape")
+    return isinstance(value, dict | tuple)
+
+
+def check_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> Array:
+    """Return a vector of 0.0 and 1.0; what stands in rows that are not present does not count."""
+    labels = _fit(_to_array(y), shape)
+    if labels is None:
+        raise ValueError(
+            f"{owner} needs one label a row, of shape {shape} or {(*shape, 1)}. Received: labels "
+            f"of shape {np.shape(y)}."
+        )
+    counted = labels[present]
+    if counted.dtype.kind == "O" and all(isinstance(v, bool | numbers.Real) for v in counted):
+        counted = counted.astype("float64")
+    if counted.dtype.kind not in "biuf":
+        raise TypeError(
+            f"Labels of {owner} must be the numbers 0 and 1. Received: {_some(counted)}, of dtype "
+            f"{counted.dtype}. Map them, as in `y = (y == {_last(counted)!r}).astype('int32')`."
+        )
+    values = np.unique(counted)
+    if not np.isin(values, (0, 1)).all():
+        hint = "Find out what the other values mean before mapping them."
+        if np.isnan(values).any():
+            hint = "Leave out the rows without a label."
+        elif len(values) <= 2:
+            hint = f"Map them, as in `y = (y == {values[-1].item()!r}).astype('int32')`."
+        raise ValueError(f"Labels of {owner} must be 0 and 1. Received: {_some(counted)}. {hint}")
+    fitted = np.zeros(shape)
+    fitted[present] = counted
+    return fitted.ravel()
+
+
+def check_weights(owner: str, sample_weight: Any, shape: tuple[int, ...]) -> Array:
+    weights = _to_array(sample_weight)
+    if weights.dtype.kind not in "biuf":
+        raise TypeError(
+            f"`sample_weight` of {owner} must be numbers. Received: dtype {weights.dtype}."
+        )
+    fitted = _fit(weights, shape)
+    if fitted is None and len(shape) > 1:
+        fitted = _fit(weights, shape[:1])
+        if fitted is not None:
+            fitted = np.broadcast_to(fitted.reshape(-1, *(1,) * (len(shape) - 1)), shape)
+    if fitted is None:
+        raise ValueError(
+            f"{owner} needs one weight a row, of shape {shape} or {(*shape, 1)}. Received: "
+            f"`sample_weight` of shape {weights.shape}."
+        )
+    if not (np.isfinite(fitted).all() and (fitted >= 0).all()):
+        raise ValueError(
+            f"`sample_weight` of {owner} must be finite and not negative. Received: values from "
+            f"{fitted.min()} to {fitted.max()}."
+        )
+    return fitted.astype("float64")
+
+
+def _fit(values: Array, shape: tuple[int, ...]) -> Array | None:
+    """Return `values` in `shape`, dropping a last dimension of 1; None where they do not fit."""
+    if values.ndim == len(shape) + 1 and values.shape[-1] == 1:
+        values = values[..., 0]
+    return values if values.shape == shape else None
+
+
+def _to_array(value: Any) -> Array:
+    return np.asarray(ops.convert_to_numpy(value) if ops.is_tensor(value) else value)
+
+
+def _some(values: Array) -> str:
+    unique = [value.item() if hasattr(value, "item") else value for value in np.unique(values)]
+    return ", ".join(map(repr, unique[:5])) + (", …" if len(unique) > 5 else "")
+
+
+def _last(values: Array) -> Any:
+    last = np.unique(values)[-1]
+    return last.item() if hasattr(last, "item") else last
+
+
+def _check_lengths(owner: str, x: Any, y: Any, sample_weight: Any) -> None:
+    """Raise, before the model runs, for features that are no arrays and for lengths that differ."""
+    columns = keras.tree.flatten(x)
+    if not all(hasattr(column, "shape") for column in columns):
+        raise TypeError(
+            f"{owner} takes labels `y` beside features that are arrays. Received: x of type "
+            f"{type(x).__name__}. Convert it with `numpy.asarray`, or, where it is a data set that "
+            "gives (features, labels), leave `y` out."
+        )
+    rows = columns[0].shape[0]
+    if rows == 0:
+        raise ValueError(f"{owner} needs rows. Received: x with 0 rows.")
+    for name, value in (("y", y), ("sample_weight", sample_weight)):
+        for part in keras.tree.flatten(value) if _is_structure(value) else [np.asarray(value)]:
+            if value is not None and np.shape(part)[:1] != (rows,):
+                raise ValueError(
+                    f"{owner} needs as many labels and weights as rows. Received: x with {rows} "
+                    f"rows, {name} of shape {np.shape(part)}."
+                )

@@ -1,0 +1,1 @@
+"""Export: a model as an artefact for other runtimes."""

@@ -1,0 +1,205 @@
+"""A model's probabilities and labels with low latency."""
+
+import bisect
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_binclf._data.heads import check_defined, check_head_threshold, choose_head
+from keras_binclf._data.inputs import Array, RowReader, Rows
+from keras_binclf._validation import error_message, is_integer, to_list
+from keras_binclf.layers import BinaryHead
+from keras_binclf.serving._compiled_model import CompiledModel
+
+
+class Predictor:
+    """Compiled scoring of one row, or of many, with any Keras model that has a `BinaryHead`.
+
+    `model.predict` is made for many rows: it sets up a data pipeline in each call, which takes
+    longer than a small network itself. A predictor checks the rows, pads them with copies of the
+    last one up to the next of a few fixed batch sizes, and calls a function that was compiled for
+    that size; more rows than the largest size go in chunks. So it compiles at most once for each
+    batch size, whatever number of rows comes (again for each length, where a dimension of
+    the inputs is not known, for each dtype, where the model is subclassed, and after
+    `jax.clear_caches()`).
+
+    Weights and threshold are read in each call: the predictor gives what the model is worth now,
+    also after training, loading or `enable_lora`. It never changes the model; dropout is off and
+    updates of state are dropped. What is no weight, such as `head.activation`, is taken as it was
+    when a batch size was first used. Any number of threads may call one predictor, from the first
+    call on, while nobody trains or calls the model otherwise.
+
+    NaN and infinity in the rows are refused, since a hidden layer can turn both into a plausible
+    number: TensorFlow's fused ReLU makes 0 of NaN. A model that replaces NaN itself has to be asked
+    with `model.predict`.
+
+    Sources: a few fixed sizes, and padding with real rows, are how TensorFlow Serving avoids
+    compiling again and again: `allowed_batch_sizes` in
+    https://github.com/tensorflow/serving/blob/master/tensorflow_serving/batching/batching_options.h
+
+    TensorFlow runs a concrete `tf.function`, https://www.tensorflow.org/guide/function, with XLA,
+    but without it where there is an `Embedding`: in XLA, a number beyond the vocabulary is no
+    error, but the nearest word. JAX runs `jax.jit`; on a CPU it would wake another thread for a few
+    rows of a small model, so NumPy does the operations that JAX recorded, where it has them,
+    https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html. PyTorch runs
+    in `torch.inference_mode` the operations that `make_fx` recorded, or the layers themselves where
+    they cannot be recorded.
+
+    Args:
+        model: built Keras model with a `BinaryHead` as one of its output layers. A subclassed
+            model must return what its head emits unchanged; it takes rows of the shape that it was
+            built with.
+        head: name or path of the head, or the head itself, where the model has several. Defaults
+            to `None`.
+        batch_sizes: list of different positive ints, the numbers of rows that are compiled.
+            Defaults to `(1, 8, 64, 512)`.
+
+    Attributes:
+        model: the model.
+        head: the head.
+        batch_sizes: tuple of ints in ascending order.
+
+    Raises:
+        TypeError: if `model` is no Keras model, or the model is given what is no numbers.
+        ValueError: if the head cannot be found, if it is not known which output it emits, if the
+            model is not built or takes strings; and, in a call, for rows of the wrong names, shape
+            or values, and for a probability that is NaN.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_binclf
+    from keras_binclf import Predictor
+
+    model = keras_binclf.binary_classifier(4, prior=0.3)
+    predictor = Predictor(model)
+    row = np.zeros(4)
+    assert abs(predictor(row) - 0.3) < 1e-6
+    assert predictor.labels(row) == 0
+    predictor.head.threshold = 0.2
+    assert predictor.labels(row) == 1
+    assert predictor(np.zeros((100, 4))).shape == (100, 1)
+    ```
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        head: str | BinaryHead | None = None,
+        batch_sizes: Sequence[int] = (1, 8, 64, 512),
+    ) -> None:
+        owner = type(self).__name__
+        self.batch_sizes = _check_batch_sizes(batch_sizes, owner)
+        self.head = choose_head(model, head, owner)
+        self.model = model
+        self._reader = RowReader(model, owner)
+        self._lock = threading.Lock()
+        self._num_compilations = 0
+        self._compiled = self._make_compiled()
+
+    @property
+    def num_compilations(self) -> int:
+        """How often the model was traced so far to be compiled."""
+        return self._num_compilations
+
+    def __call__(self, x: Any) -> Any:
+        """Return the probabilities of rows.
+
+        Args:
+            x: array of shape `(n, ...)`, or a list or dict of them where the model has several
+                inputs. Without the batch dimension, in all inputs, it is one row.
+
+        Returns:
+            float32 array of the shape that `model.predict` gives, `(n, 1)`; for one row a
+            `np.float32`, or an array without the batch dimension where the head emits several
+            probabilities a row.
+        """
+        rows = self._reader.read(x)
+        probabilities = self._score(rows)
+        check_defined(probabilities)
+        if not rows.is_one:
+            return probabilities
+        return probabilities[0, 0] if probabilities.ndim == 2 else probabilities[0]
+
+    def labels(self, x: Any) -> Any:
+        """Return the labels of rows: 1 where `probability > head.threshold`, else 0.
+
+        Args:
+            x: as in a call.
+
+        Returns:
+            As in a call, in int32.
+        """
+        probabilities = self(x)
+        # `head.threshold` rounds it for people, which takes as long as a small network; so does
+        # `float` of what JAX holds.
+        value = self.head.threshold_weight.value
+        threshold = float(np.asarray(value) if keras.backend.backend() == "jax" else value)
+        check_head_threshold(self.head, threshold)
+        return np.greater(probabilities, np.float32(threshold)).astype("int32")
+
+    def _score(self, rows: Rows) -> Array:
+        compiled = self._update_compiled()
+        if not len(rows):
+            # The outcome of some row tells the shape of none.
+            return compiled(_make_batch(rows.arrays, 0, self.batch_sizes[0]))[:0]
+        parts = [
+            compiled(_make_batch(rows.arrays, start, size))[: len(rows) - start]
+            for start, size in self._plan(len(rows))
+        ]
+        # Copied, since a backend may hand out memory that it still holds.
+        return np.array(parts[0]) if len(parts) == 1 else np.concatenate(parts)
+
+    def _plan(self, num_rows: int) -> Iterator[tuple[int, int]]:
+        """Yield the first row and the batch size of each batch."""
+        largest = self.batch_sizes[-1]
+        for start in range(0, num_rows, largest):
+            left = min(num_rows - start, largest)
+            yield start, self.batch_sizes[bisect.bisect_left(self.batch_sizes, left)]
+
+    def _update_compiled(self) -> CompiledModel:
+        if keras.backend.backend() == "jax":
+            # In `fit`, JAX holds the weights outside of the model until somebody asks for them.
+            self.model.jax_state_sync()
+        compiled = self._compiled
+        if not compiled.is_current():
+            compiled = self._compiled = self._make_compiled()
+        return compiled
+
+    def _make_compiled(self) -> CompiledModel:
+        return CompiledModel(self.model, self.head, self._reader.structure, self._count)
+
+    def _count(self) -> None:
+        with self._lock:
+            self._num_compilations += 1
+
+
+def _make_batch(arrays: list[Array], start: int, size: int) -> list[Array]:
+    """Return `size` rows from `start` on, with copies of the last one for those that are missing.
+
+    Zeros could be out of the vocabulary, or make NaN, of which a layer might warn.
+    """
+    return [_pad(array[start : start + size], size) for array in arrays]
+
+
+def _pad(array: Array, size: int) -> Array:
+    if len(array) == size:
+        return array
+    if not len(array):
+        return np.zeros((size, *array.shape[1:]), array.dtype)
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
+
+
+def _check_batch_sizes(value: Any, owner: str) -> tuple[int, ...]:
+    expected = "a non-empty list of different, positive ints"
+    sizes = to_list(value)
+    if sizes is None or not all(is_integer(size) for size in sizes):
+        raise TypeError(error_message("batch_sizes", owner, expected, value))
+    if not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes):
+        raise ValueError(error_message("batch_sizes", owner, expected, value))
+    return tuple(sorted(int(size) for size in sizes))

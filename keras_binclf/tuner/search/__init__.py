@@ -1,0 +1,1 @@
+"""The search around the trials: checks before it, its folder, its results."""

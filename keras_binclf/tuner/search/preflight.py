@@ -1,0 +1,92 @@
+"""What can be known before the first trial: whether the search can run."""
+
+import dataclasses
+import importlib.util
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_binclf.tuner.search.project import BYTES_PER_WEIGHT
+from keras_binclf.tuner.trial.data import Data, peek
+
+OWNER = "BinaryClassifierHyperModel.preflight"
+NUM_ROWS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Preflight:
+    """What was found out before the first trial.
+
+    Attributes:
+        default_size: trainable weights of the default model.
+        largest_size: trainable weights of the largest model.
+        logs: the names that an objective can have.
+        project_dir: where the search will write; None where that is not known.
+    """
+
+    default_size: int
+    largest_size: int
+    logs: tuple[str, ...]
+    project_dir: str | None
+
+    def __str__(self) -> str:
+        """Return all of it in one line."""
+        megabytes = self.largest_size * BYTES_PER_WEIGHT / 1e6
+        place = f", in {self.project_dir}" if self.project_dir else ""
+        return (
+            f"ready: {self.default_size:,} weights by default, at most {self.largest_size:,} "
+            f"({megabytes:.1f} MB a trial){place}"
+        )
+
+
+def check_tensorboard() -> None:
+    """Raise if Keras Tuner would fail in each trial, without a word."""
+    if keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard") is None:
+        raise ImportError(
+            "Keras Tuner imports tensorboard in each trial, and it is not installed: every trial "
+            "would fail. `pip install tensorboard`."
+        )
+
+
+def try_step(model: keras.Model, data: Data) -> tuple[str, ...]:
+    """Run one step of training and of validation, and return the names of the logs.
+
+    Raises:
+        ValueError: for an output or a loss that is not finite.
+    """
+    x, y, weights = _take_rows(data)
+    model.run_eagerly = True
+    # PyTorch's loss refuses outputs that are NaN, in words of its own.
+    _check_finite("output", float(np.sum(model.predict_on_batch(x))))
+    loss = model.train_on_batch(x, y, sample_weight=weights, return_dict=True)["loss"]
+    _check_finite("loss", float(loss))
+    logs = model.test_on_batch(x, y, sample_weight=weights, return_dict=True)
+    return (*logs, *(f"val_{name}" for name in logs))
+
+
+def _check_finite(what: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(
+            f"{OWNER} ran one step of the model, and its {what} is {value}. Look for NaN and for "
+            "very large numbers in the features, and scale them."
+        )
+
+
+def _take_rows(data: Data) -> tuple[Any, Any, Any]:
+    if data.y is None:
+        return peek(data.x)
+    # Of both classes, wherever they stand.
+    rows = np.concatenate([np.flatnonzero(data.y == v)[: NUM_ROWS // 2] for v in (0, 1)])
+    weights = None if data.sample_weight is None else data.sample_weight[rows]
+    return data.x[rows], data.y[rows], weights
+
+
+def check_objective_name(name: str, logs: tuple[str, ...]) -> None:
+    """Raise if the tuner's objective will not be in the logs."""
+    if name not in logs:
+        raise ValueError(
+            f"The objective of the tuner must be one of the logs ({', '.join(logs)}). Received: "
+            f"objective named {name!r}. Give the tuner `objective=hypermodel.objective`."
+        )

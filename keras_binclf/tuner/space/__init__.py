@@ -1,0 +1,1 @@
+"""Hyperparameters: their values, their defaults, what each depends on."""

@@ -1,0 +1,1 @@
+"""One trial: its rows, its model, its training."""

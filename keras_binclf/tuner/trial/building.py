@@ -1,0 +1,74 @@
+"""From the values of a trial to its model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_binclf.models import binary_classifier, make_head
+from keras_binclf.tuner.space import parameters
+
+
+def make_classifier(
+    point: Mapping[str, Any], input_shape: tuple[int, ...], **options: Any
+) -> keras.Model:
+    """Return the `binary_classifier` that the values of a trial say, not compiled.
+
+    Args:
+        point: values by name, active ones alone.
+        input_shape: shape of one example.
+        **options: `scaler`, `prior` and `name`.
+    """
+    block = {key: point[key] for key in parameters.BLOCK_OPTIONS if key in point}
+    if block.get("normalization") == parameters.NONE:
+        block["normalization"] = None
+    units = parameters.get_hidden_units(point)
+    return binary_classifier(input_shape, hidden_units=units, compile=False, **block, **options)
+
+
+def make_with_backbone(
+    backbone: Callable[[Any, Any], Any],
+    hp: Any,
+    input_shape: tuple[int, ...],
+    scaler: keras.Layer | None,
+    prior: float | None,
+    name: str,
+) -> keras.Model:
+    """Return a model of the user's function and a head, not compiled.
+
+    Raises:
+        TypeError: if the function returns no tensor.
+        ValueError: if the tensor is not of shape `(batch_size, features)`.
+    """
+    inputs = keras.Input(input_shape, name="features")
+    features = backbone(hp, inputs if scaler is None else scaler(inputs))
+    head = make_head(prior=prior)
+    return keras.Model(inputs, head(_check_features(features)), name=name)
+
+
+def _check_features(features: Any) -> Any:
+    """Return what the backbone returned, if a head can read it."""
+    if not isinstance(features, keras.KerasTensor):
+        raise TypeError(
+            "`backbone` must return a tensor that was computed from `inputs`. Received: "
+            f"{features!r}."
+        )
+    if len(features.shape) != 2 or features.shape[-1] is None:
+        raise ValueError(
+            "`backbone` must return a tensor of shape (batch_size, features). Received: a tensor "
+            f"of shape {tuple(features.shape)}. Flatten or pool it, as with "
+            "`keras.layers.GlobalAveragePooling2D()`."
+        )
+    return features
+
+
+def make_optimizer(point: Mapping[str, Any]) -> keras.optimizers.Optimizer:
+    """Return the optimizer of a trial."""
+    if point["optimizer"] == "adam":
+        return keras.optimizers.Adam(point["learning_rate"])
+    return keras.optimizers.AdamW(point["learning_rate"], weight_decay=point["weight_decay"])
+
+
+def count_weights(model: keras.Model) -> int:
+    """Return the number of trainable weights."""
+    return sum(int(keras.ops.size(weight)) for weight in model.trainable_weights)

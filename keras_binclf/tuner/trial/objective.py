@@ -1,0 +1,99 @@
+"""What a search makes better: the metric, its direction, and the metrics beside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_binclf._registry import drop_sharing
+from keras_binclf._validation import error_message, suggest_nearest
+from keras_binclf.metrics import (
+    BestThreshold,
+    BinaryAUC,
+    BrierScore,
+    ExpectedCalibrationError,
+    ThresholdMetric,
+)
+from keras_binclf.metrics.scores import SCORES
+
+BEST = "best_"
+RANKINGS: dict[str, Callable[[], keras.metrics.Metric]] = {
+    "auc": BinaryAUC,
+    "pr_auc": lambda: BinaryAUC("PR"),
+    "brier_score": BrierScore,
+    "expected_calibration_error": ExpectedCalibrationError,
+}
+CRITERION = ("score", "beta", "cost_fp", "cost_fn", "min_precision", "min_recall", "num_bins")
+WITH_COSTS = 'ThresholdMetric("cost", "best", cost_fp=1, cost_fn=10)'
+
+
+def make_score(score: Any, owner: str) -> keras.metrics.Metric:
+    """Return the metric that a search makes better, from its name or itself.
+
+    Raises:
+        TypeError: for what is neither.
+        ValueError: for an unknown name, a score that needs more than a name, a metric that reads
+            logits, and one that does not say which way is better.
+    """
+    if isinstance(score, str):
+        return _make_named(score, owner)
+    if not isinstance(score, keras.metrics.Metric):
+        expected = "the name of a score, or a metric such as `BinaryAUC()`"
+        raise TypeError(error_message("score", owner, expected, score))
+    if getattr(score, "_direction", None) not in ("up", "down"):
+        expected = "a metric that says which way is better"
+        hint = "Set `metric._direction` to 'up' or 'down', as the metrics of Keras do."
+        raise ValueError(error_message("score", owner, expected, score, hint))
+    if getattr(score, "from_logits", False):
+        expected = "a metric with `from_logits=False`"
+        hint = "The models of the search emit probabilities."
+        raise ValueError(error_message("score", owner, expected, score, hint))
+    return score
+
+
+def _make_named(name: str, owner: str) -> keras.metrics.Metric:
+    if name in RANKINGS:
+        return RANKINGS[name]()
+    base = name.removeprefix(BEST)
+    names = [*RANKINGS, *SCORES, *(BEST + score for score in SCORES)]
+    if base not in SCORES:
+        hint = suggest_nearest(name.lower().removeprefix("val_"), names)
+        expected = "one of " + ", ".join(map(repr, names))
+        raise ValueError(error_message("score", owner, expected, name, hint))
+    if SCORES[base].parameters:
+        needed = " and ".join(f"`{parameter}`" for parameter in SCORES[base].parameters)
+        hint = f"Give the metric: `{WITH_COSTS}`." if base == "cost" else ""
+        hint = hint or f'Give the metric: `ThresholdMetric("{base}", "best", beta=2)`.'
+        raise ValueError(error_message("score", owner, f"a metric with {needed}", name, hint))
+    return ThresholdMetric(base, "best" if name.startswith(BEST) else 0.5)
+
+
+def serialize_score(score: Any) -> Any:
+    """Return a name as it is, and a metric as its config."""
+    if isinstance(score, str):
+        return score
+    return drop_sharing(keras.saving.serialize_keras_object(score))
+
+
+def make_metrics(score: keras.metrics.Metric) -> list[keras.metrics.Metric]:
+    """Return the metrics of a trial: those of `binary_classifier`, with `score` among them.
+
+    The threshold that the trial's model will carry is the best one for `score`, where that is
+    taken at a threshold, else for F1.
+    """
+    criterion: dict[str, Any] = {"score": "f1"}
+    if isinstance(score, ThresholdMetric):
+        config = score.get_config()
+        criterion = {name: config[name] for name in CRITERION}
+    metrics = {
+        metric.name: metric
+        for metric in (
+            ThresholdMetric("accuracy"),
+            BinaryAUC("ROC"),
+            BinaryAUC("PR"),
+            ThresholdMetric("f1", "best"),
+            BestThreshold(**criterion),
+            type(score).from_config(score.get_config()),
+        )
+    }
+    return list(metrics.values())

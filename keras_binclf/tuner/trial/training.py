@@ -1,0 +1,254 @@
+"""One trial: the callbacks that a search needs, one training, or one for each fold."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+
+from keras_binclf.callbacks import ThresholdTuner
+from keras_binclf.decision import find_head
+from keras_binclf.tuner.trial.data import Data
+from keras_binclf.tuner.trial.memory import forgetting_steps
+
+BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+STEPS_PER_EXECUTION = 16
+"""Steps that run without Python between them: on TensorFlow about half the time of small models."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a trial trains, beside its data.
+
+    Attributes:
+        monitor: name of the objective in the logs.
+        direction: `"max"` or `"min"`.
+        patience: epochs without improvement after which to stop, or None.
+        class_weights: of negatives and positives, in training alone; or None.
+        callbacks: those of the user and of Keras Tuner.
+        options: further arguments of `keras.Model.fit`.
+    """
+
+    monitor: str
+    direction: str
+    patience: int | None
+    class_weights: tuple[float, float] | None
+    callbacks: Sequence[keras.callbacks.Callback]
+    options: dict[str, Any]
+
+
+class MissingObjectiveError(ValueError):
+    """The logs have no objective, in this trial and in all others."""
+
+
+class RankUndefinedLast(keras.callbacks.Callback):
+    """Give an objective that is not defined the worst value.
+
+    Early in training no threshold may satisfy a constraint, and the score is NaN. Neither
+    `EarlyStopping` nor Keras Tuner would ever find another epoch better than that.
+    """
+
+    def __init__(self, name: str, direction: str) -> None:
+        super().__init__()
+        self.name = name
+        self.worst = -math.inf if direction == "max" else math.inf
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Change the logs that all later callbacks see."""
+        logs = {} if logs is None else logs
+        if self.name not in logs:
+            raise MissingObjectiveError(
+                f"The objective must be one of the logs ({', '.join(logs)}). Received: objective "
+                f"named {self.name!r}. Give the tuner `objective=hypermodel.objective`."
+            )
+        if math.isnan(float(logs[self.name])):
+            logs[self.name] = self.worst
+
+
+def train(model: keras.Model, data: Data, plan: Plan) -> keras.callbacks.History:
+    """Fit the model, stop where its objective no longer gets better, and keep the best epoch.
+
+    Args:
+        model: compiled model with a `BinaryHead`.
+        data: rows with validation rows.
+        plan: how to train.
+
+    Returns:
+        What `keras.Model.fit` returned, with `fit_seconds` in its history.
+
+    Raises:
+        FailedTrialError: if the objective was not defined in any epoch: there is no best one.
+    """
+    start = time.perf_counter()
+    history = _fit_with_validation(model, data, plan)
+    seconds = time.perf_counter() - start
+    _check_defined(history.history[plan.monitor], plan)
+    history.history["fit_seconds"] = [seconds] * len(history.epoch)
+    return history
+
+
+def _fit_with_validation(model: keras.Model, data: Data, plan: Plan) -> keras.callbacks.History:
+    first = [RankUndefinedLast(plan.monitor, plan.direction), ThresholdTuner()]
+    callbacks = [*first, *plan.callbacks, *_make_stopping(plan)]
+    options = {"validation_data": data.validation, "callbacks": callbacks, **plan.options}
+    return _fit(model, data, plan, **options)
+
+
+def _check_defined(values: Sequence[float], plan: Plan) -> None:
+    """Raise if the objective has no value; Keras Tuner would rank such a trial without a model."""
+    if not np.isfinite(values).any():
+        raise keras_tuner.errors.FailedTrialError(
+            f"{plan.monitor!r} was not defined in any of {len(values)} epochs, as when no "
+            "threshold satisfies the constraints of the score. Ask for less, or validate on more "
+            "rows."
+        )
+
+
+def _make_stopping(plan: Plan) -> list[keras.callbacks.Callback]:
+    """Return the early stopping, unless the user gave one."""
+    has_own = any(isinstance(c, keras.callbacks.EarlyStopping) for c in plan.callbacks)
+    if plan.patience is None or has_own:
+        return []
+    stopping = keras.callbacks.EarlyStopping(
+        plan.monitor, patience=plan.patience, mode=plan.direction, restore_best_weights=True
+    )
+    return [stopping]
+
+
+def _fit(model: keras.Model, data: Data, plan: Plan, **arguments: Any) -> Any:
+    """Call `model.fit`, with several steps an execution while nobody looks at each."""
+    previous = model.steps_per_execution
+    model.steps_per_execution = _choose_steps(previous, plan.callbacks)
+    _forget_functions(model)
+    with forgetting_steps():
+        try:
+            return model.fit(data.x, data.y, **_weight(data, plan.class_weights), **arguments)
+        finally:
+            model.steps_per_execution = previous
+            _forget_functions(model)
+
+
+def _forget_functions(model: keras.Model) -> None:
+    """Drop the compiled functions, which are made for one number of steps an execution."""
+    model.train_function = model.test_function = model.predict_function = None
+
+
+def _weight(data: Data, class_weights: tuple[float, float] | None) -> dict[str, Any]:
+    """Return the arguments of `fit` that say how much each row counts."""
+    if data.is_dataset:
+        return {"class_weight": class_weights and dict(enumerate(class_weights))}
+    if class_weights is None:
+        return {"sample_weight": data.sample_weight}
+    weights = np.where(data.y == 1, class_weights[1], class_weights[0]).astype("float32")
+    return {"sample_weight": weights * (1 if data.sample_weight is None else data.sample_weight)}
+
+
+def _choose_steps(steps: int, callbacks: Sequence[keras.callbacks.Callback]) -> int:
+    """Return how many steps run at once: those of the model where somebody looks at each."""
+    if keras.backend.backend() == "torch" or steps != 1:
+        return steps
+    watched = [callback for callback in callbacks if not hasattr(callback, "tuner")]
+    looks = any(
+        getattr(type(callback), hook) is not getattr(keras.callbacks.Callback, hook)
+        for callback in watched
+        for hook in BATCH_HOOKS
+    )
+    return 1 if looks else STEPS_PER_EXECUTION
+
+
+def train_folds(
+    model: keras.Model,
+    data: Data,
+    plan: Plan,
+    build: Callable[[], keras.Model],
+    metrics: Sequence[keras.metrics.Metric],
+) -> dict[str, float]:
+    """Train one model for each fold, and then `model` on all rows.
+
+    The scores and the threshold are those of all held-out predictions together. `model` is trained
+    for the median of the folds' best epochs, and carries that threshold. The user's callbacks see
+    the trainings on the folds; those of Keras Tuner see the last one, when it is over.
+
+    Args:
+        model: compiled model with a `BinaryHead`.
+        data: rows with folds.
+        plan: how to train.
+        build: makes a new model like `model`.
+        metrics: those of the trial, not used before.
+
+    Returns:
+        The scores of the held-out predictions by the names of the logs.
+
+    Raises:
+        FailedTrialError: if the objective is not defined for them.
+    """
+    assert data.y is not None
+    assert data.folds is not None
+    start = time.perf_counter()
+    of_tuner = [c for c in plan.callbacks if type(c).__module__.startswith("keras_tuner.")]
+    own = [callback for callback in plan.callbacks if callback not in of_tuner]
+    # Hyperband gives the epochs of the trial that it goes on with; the folds have no such trial.
+    options = {**plan.options, "initial_epoch": 0}
+    plan = dataclasses.replace(plan, callbacks=own, options=options)
+    sums, counts = np.zeros(len(data.y)), np.zeros(len(data.y))
+    best_epochs = []
+    for rows, held_out in data.folds:
+        fold_model = build()
+        history = _fit_with_validation(fold_model, _take(data, rows, held_out), plan)
+        best_epochs.append(_find_best(history, plan) + 1)
+        size = plan.options["validation_batch_size"]
+        predicted = fold_model.predict(data.x[held_out], batch_size=size, verbose=0)
+        sums[held_out] += predicted[:, 0]
+        counts[held_out] += 1
+    held_out = np.flatnonzero(counts)
+    logs = _score(
+        model, _take(data, held_out, held_out), sums[held_out] / counts[held_out], metrics
+    )
+    _check_defined([logs[plan.monitor]], plan)
+    epochs = round(float(np.median(best_epochs)))
+    # Keras Tuner may have loaded the weights of an earlier, shorter trial.
+    model.set_weights(build().get_weights())
+    _fit(model, data, plan, **{**options, "epochs": epochs})
+    if not math.isnan(logs["val_best_threshold"]):
+        find_head(model).threshold = logs["val_best_threshold"]
+    for callback in of_tuner:
+        callback.set_model(model)
+        callback.on_epoch_end(epochs - 1, logs)
+    return {**logs, "epochs": float(epochs), "fit_seconds": time.perf_counter() - start}
+
+
+def _take(data: Data, rows: Any, held_out: Any) -> Data:
+    """Return some rows to train on, and others to validate on."""
+    assert data.y is not None
+    if data.sample_weight is None:
+        return Data(data.x[rows], data.y[rows], None, (data.x[held_out], data.y[held_out]), None)
+    weights = data.sample_weight
+    validation = (data.x[held_out], data.y[held_out], weights[held_out])
+    return Data(data.x[rows], data.y[rows], weights[rows], validation, None)
+
+
+def _find_best(history: keras.callbacks.History, plan: Plan) -> int:
+    values = history.history[plan.monitor]
+    return int(np.argmax(values) if plan.direction == "max" else np.argmin(values))
+
+
+def _score(
+    model: keras.Model, data: Data, predicted: Any, metrics: Sequence[keras.metrics.Metric]
+) -> dict[str, float]:
+    """Return loss and metrics of predictions that came from several models like this one."""
+    y, p = keras.ops.expand_dims(data.y, -1), keras.ops.expand_dims(predicted, -1)
+    p = keras.ops.cast(p, "float32")
+    loss = model.loss(y, p, sample_weight=data.sample_weight)
+    logs = {"val_loss": _to_float(loss)}
+    for metric in metrics:
+        metric.update_state(y, p, sample_weight=data.sample_weight)
+        logs[f"val_{metric.name}"] = _to_float(metric.result())
+    return logs
+
+
+def _to_float(value: Any) -> float:
+    return float(keras.ops.convert_to_numpy(value))
