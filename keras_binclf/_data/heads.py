@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
 
@@ -68,7 +69,7 @@ def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
 def list_heads(model: keras.Layer) -> list[BinaryHead]:
     """Return all heads of a model, however deep they are nested."""
     # Keras has no public walk that enters wrappers and subclassed layers.
-    return [layer for layer in model._flatten_layers() if isinstance(layer, BinaryHead)]
+    return [layer for layer in iterate_layers(model) if isinstance(layer, BinaryHead)]
 
 
 def choose_head(model: Any, head: Any, owner: str) -> BinaryHead:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_binclf._layer_state import iterate_layers
 from keras_binclf._registry import drop_sharing
 from keras_binclf._validation import Shape, error_message, suggest_nearest
 
@@ -30,7 +31,7 @@ def get_activation(value: Any, owner: str) -> Any:
             raise ValueError(error_message("activation", owner, expected, value, hint)) from None
     if value is None:
         return keras.activations.linear
-    if isinstance(value, keras.layers.Layer) and len(list(value._flatten_layers())) > 1:
+    if isinstance(value, keras.layers.Layer) and len(list(iterate_layers(value))) > 1:
         # Loading a file, Keras would share the inner layers between the copies.
         hint = "It holds other layers, of which each hidden layer would need copies of its own."
         raise TypeError(error_message("activation", owner, expected, value, hint))

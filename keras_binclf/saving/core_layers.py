@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_binclf._data.heads import find_output
+from keras_binclf._layer_state import iterate_layers
 from keras_binclf._registry import REGISTERED
 from keras_binclf._validation import check_bool
 from keras_binclf.decision import find_head
@@ -104,7 +105,7 @@ class _Converter:
             self.blocks[placeholder] = [_copy_step(layer, i) for i in range(len(layer._steps))]
             return placeholder
         known: Any = tuple(REGISTERED.values())
-        ours = [part for part in layer._flatten_layers() if isinstance(part, known)]
+        ours = [part for part in iterate_layers(layer) if isinstance(part, known)]
         if not ours:
             copy = type(layer).from_config(layer.get_config())
             self.copies.append((layer, copy))
@@ -224,7 +225,7 @@ def _get_input_shape(layer: keras.Layer) -> Any:
 
 def _copy_state(layer: keras.Layer, copy: keras.Layer) -> None:
     """Copy weights, what was adapted, and vocabularies, as Keras does through a file."""
-    pairs = zip(layer._flatten_layers(), copy._flatten_layers(), strict=True)
+    pairs = zip(iterate_layers(layer), iterate_layers(copy), strict=True)
     for source, target in pairs:
         store: dict[str, Any] = {}
         source.save_own_variables(store)

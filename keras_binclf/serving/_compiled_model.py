@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_binclf._data.heads import select_tensor
 from keras_binclf._data.inputs import Array, pack
+from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
 from keras_binclf.serving._numpy_forward import NumpyForward
@@ -48,7 +49,7 @@ class CompiledModel:
         self._head = head
         self._structure = structure
         self._count = count
-        self._layers = list_layers(model)
+        self._layers = list(iterate_layers(model))
         self._parts = list_parts(self._layers)
         self._variables: list[keras.Variable] = model.variables
         self._runs: dict[Any, Run] = {}
@@ -189,11 +190,6 @@ class CompiledModel:
                 "that holds it. Predict when that is done, or with a Predictor of that model."
             )
         return values
-
-
-def list_layers(model: keras.Model) -> list[keras.Layer]:
-    """Return the model and all layers in it, however deep."""
-    return list(model._flatten_layers())
 
 
 def list_parts(layers: list[keras.Layer]) -> list[Any]:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_binclf._data.heads import list_heads
+from keras_binclf._layer_state import iterate_layers
 from keras_binclf.layers import BinaryHead
 from keras_binclf.saving.artefacts import _consumers, _writers
 from keras_binclf.saving.artefacts._signature import read_signature
@@ -76,7 +77,7 @@ def write_elsewhere(
 
 def _list_modules(model: keras.Model) -> list[str]:
     """Return where the classes of the model come from, so that they are known elsewhere."""
-    classes = {type(layer) for layer in [model, *model._flatten_layers()]}
+    classes = {type(layer) for layer in iterate_layers(model)}
     for cls in classes:
         if cls.__module__ == MAIN:
             raise ValueError(

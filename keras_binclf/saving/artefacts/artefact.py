@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_binclf._data.heads import choose_head, select_tensor
+from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import check_bool, check_choice, error_message, suggest_nearest
 from keras_binclf._version import __version__
 from keras_binclf.layers import BinaryHead
@@ -287,7 +288,7 @@ def _make_sample(model: keras.Model, signature: Signature, sample: Any) -> dict[
     if sample is not None:
         return signature.name_arrays(sample, OWNER)
     random = np.random.default_rng(0)
-    scales = [layer for layer in model._flatten_layers() if _is_adapted(layer)]
+    scales = [layer for layer in iterate_layers(model) if _is_adapted(layer)]
     inputs = {}
     for field in signature.fields:
         shape = (NUM_ROWS, *field.shape)
