@@ -1,14 +1,13 @@
 """A classifier as an equal model of Keras's own layers."""
 
 import dataclasses
-import tempfile
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_binclf._data.heads import find_output
-from keras_binclf._layer_state import iterate_layers
+from keras_binclf._layer_state import copy_state, iterate_layers
 from keras_binclf._registry import REGISTERED
 from keras_binclf._validation import check_bool
 from keras_binclf.decision import find_head
@@ -64,7 +63,7 @@ def to_core_layers(model: keras.Model, *, labels: bool = False) -> keras.Model:
     converter = _Converter()
     clone = converter.convert_model(model)
     for layer, copy in converter.copies:
-        _copy_state(layer, copy)
+        copy_state(layer, copy)
     return _add_label(model, clone) if labels else clone
 
 
@@ -215,25 +214,12 @@ def _copy_layer(layer: Any, block: MLPBlock) -> Any:
         return None
     copy = type(layer).from_config({**layer.get_config(), "name": f"{block.name}_{layer.name}"})
     copy.build(_get_input_shape(layer))
-    _copy_state(layer, copy)
+    copy_state(layer, copy)
     return copy
 
 
 def _get_input_shape(layer: keras.Layer) -> Any:
     return (layer.get_build_config() or {})["input_shape"]
-
-
-def _copy_state(layer: keras.Layer, copy: keras.Layer) -> None:
-    """Copy weights, what was adapted, and vocabularies, as Keras does through a file."""
-    pairs = zip(iterate_layers(layer), iterate_layers(copy), strict=True)
-    for source, target in pairs:
-        store: dict[str, Any] = {}
-        source.save_own_variables(store)
-        target.load_own_variables({key: ops.convert_to_numpy(store[key]) for key in store})
-        if hasattr(source, "save_assets") and source.built:
-            with tempfile.TemporaryDirectory() as folder:
-                source.save_assets(folder)
-                target.load_assets(folder)
 
 
 def _is_known_graph(layer: keras.Layer) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import keras_tuner
 
+from keras_binclf._layer_state import deserialize_layer, drop_seeds, serialize_layer
 from keras_binclf._registry import drop_sharing
 from keras_binclf._validation import (
     check_bool,
@@ -19,7 +20,6 @@ from keras_binclf._version import __version__
 from keras_binclf.decision import find_head
 from keras_binclf.metrics.base import get_direction
 from keras_binclf.models import check_input_shape, check_scaler
-from keras_binclf.tuner._scaler import pack_layer, unpack_layer
 from keras_binclf.tuner.search import guard, optuna, preflight, project
 from keras_binclf.tuner.space import parameters
 from keras_binclf.tuner.space.overrides import from_json, make_domains, to_json
@@ -149,7 +149,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         self.score = score
         self.space = dict(space or {})
         self.tune_batch_size = check_bool(tune_batch_size, "tune_batch_size", owner)
-        self._scaler = scaler and pack_layer(check_scaler(scaler, shape[-1], owner))
+        self._scaler = scaler and serialize_layer(check_scaler(scaler, shape[-1], owner))
         self._score = make_score(score, owner)
         self._domains = make_domains(
             self.space, backbone is not None, prior is not None, self.tune_batch_size
@@ -161,7 +161,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     @property
     def scaler(self) -> keras.Layer | None:
         """A copy of the layer that the raw features go through first."""
-        return self._scaler and unpack_layer(self._scaler)
+        return self._scaler and deserialize_layer(self._scaler)
 
     @property
     def objective(self) -> keras_tuner.Objective:
@@ -451,7 +451,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         """
         read = keras.saving.deserialize_keras_object
         given = dict(config)
-        given["scaler"] = given["scaler"] and unpack_layer(given["scaler"])
+        given["scaler"] = given["scaler"] and deserialize_layer(given["scaler"])
         given["backbone"] = given["backbone"] and read(given["backbone"])
         given["score"] = read(given["score"])
         given["space"] = from_json(given["space"])
@@ -472,7 +472,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
                 "version": __version__,
                 "input_shape": self.input_shape,
                 "backbone": getattr(self.backbone, "__qualname__", None),
-                "scaler": self._scaler,
+                "scaler": self._scaler and drop_seeds(self._scaler),
                 "prior": self.prior,
                 "score": serialize_score(self._score),
                 "space": hp.get_config()["space"],
