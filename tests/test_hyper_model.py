@@ -464,8 +464,8 @@ def test_optuna_chooses_for_a_backbone_too():
 
 
 def test_largest_point_has_the_most_weights():
-    from keras_binclf.tuner.space.parameters import find_largest
-    from keras_binclf.tuner.trial.building import count_weights
+    from keras_binclf.tuner.space.points import find_largest
+    from keras_binclf.tuner.trial.model import count_weights
 
     space = {"num_layers": [1, 2], "units": [8, 16], "activation": "relu"}
     hypermodel = BinaryClassifierHyperModel(3, space=space)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from keras_binclf import BinaryClassifierHyperModel, ThresholdMetric, find_head
-from keras_binclf.tuner.trial.data import _make_folds
+from keras_binclf.tuner.trial.folds import make_folds
 from keras_binclf.tuner.trial.training import RankUndefinedLast
 
 RNG = np.random.default_rng(0)
@@ -239,7 +239,7 @@ def test_folds_score_what_each_model_has_not_seen(folds):
     assert seen.count > 0
     assert hypermodel.models[0] is model
     predicted = np.full(300, np.nan)
-    used = pairs if folds == "pairs" else _make_folds(3, Y)
+    used = pairs if folds == "pairs" else make_folds(3, Y)
     for fold_model, (train, held_out) in zip(hypermodel.models[1:4], used, strict=True):
         assert not set(train) & set(held_out)
         predicted[held_out] = fold_model.predict(X[held_out], verbose=0)[:, 0]
@@ -263,7 +263,7 @@ def test_folds_weigh_rows_in_training_and_in_the_score():
     hp, model = build(hypermodel)
     logs = hypermodel.fit(hp, model, X, Y, sample_weight=weights, folds=2, epochs=4)
     predicted = np.empty(300)
-    for fold_model, (_, held_out) in zip(hypermodel.models[1:3], _make_folds(2, Y), strict=True):
+    for fold_model, (_, held_out) in zip(hypermodel.models[1:3], make_folds(2, Y), strict=True):
         predicted[held_out] = fold_model.predict(X[held_out], verbose=0)[:, 0]
     expected = roc_auc_score(Y, predicted, sample_weight=weights)
     assert logs["val_auc"] == pytest.approx(expected, abs=1e-2)
@@ -282,7 +282,7 @@ def test_folds_start_anew_where_hyperband_goes_on():
 
 def test_folds_are_stratified_and_hold_out_each_row_once():
     y = np.r_[np.ones(11), np.zeros(90)]
-    folds = _make_folds(5, y)
+    folds = make_folds(5, y)
     assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(101))
     assert {int(y[held_out].sum()) for _, held_out in folds} == {2, 3}
     assert {len(held_out) for _, held_out in folds} == {20, 21}

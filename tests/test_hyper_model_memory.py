@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_binclf import BinaryClassifierHyperModel
-from keras_binclf.tuner import _memory
+from keras_binclf.tuner.trial import memory
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("graphs are TensorFlow's", allow_module_level=True)
@@ -42,11 +42,11 @@ def run_trial(**options):
 
 def count_steps():
     gc.collect()
-    return sum(type(o).__name__ == "FuncGraph" and o.name == _memory.STEP for o in gc.get_objects())
+    return sum(type(o).__name__ == "FuncGraph" and o.name == memory.STEP for o in gc.get_objects())
 
 
 def list_gradients():
-    return {name for name in ops.gradient_registry._registry if name.startswith(_memory.PREFIX)}
+    return {name for name in ops.gradient_registry._registry if name.startswith(memory.PREFIX)}
 
 
 def test_graphs_of_a_trial_go_with_its_model():
@@ -99,10 +99,10 @@ def test_gradients_of_the_users_own_functions_stay():
 @pytest.mark.parametrize("registry", [None, object()])
 def test_other_registry_of_tensorflow_is_left_alone(registry, monkeypatch):
     monkeypatch.setattr(ops, "gradient_registry", registry)
-    with _memory.forgetting_steps():
+    with memory.forgetting_steps():
         pass
 
 
 def test_error_in_the_training_is_told():
-    with pytest.raises(RuntimeError, match="mine"), _memory.forgetting_steps():
+    with pytest.raises(RuntimeError, match="mine"), memory.forgetting_steps():
         raise RuntimeError("mine")

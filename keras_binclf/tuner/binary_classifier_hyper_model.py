@@ -20,14 +20,19 @@ from keras_binclf._version import __version__
 from keras_binclf.decision import find_head
 from keras_binclf.metrics.base import get_direction
 from keras_binclf.models import check_input_shape, check_scaler
-from keras_binclf.tuner.search import guard, optuna, preflight, project
-from keras_binclf.tuner.space import parameters
-from keras_binclf.tuner.space.overrides import from_json, make_domains, to_json
-from keras_binclf.tuner.trial import building, planning
+from keras_binclf.tuner.search import preflight, project
+from keras_binclf.tuner.search.errors import explaining_failure, stopping_search
+from keras_binclf.tuner.search.running_tuner import check_objective, find_finished, find_tuner
+from keras_binclf.tuner.space.optuna_values import choose_with_optuna
+from keras_binclf.tuner.space.points import find_largest, read_point
+from keras_binclf.tuner.space.space_argument import from_json, make_domains, to_json
+from keras_binclf.tuner.trial import fit_options
+from keras_binclf.tuner.trial import model as model_parts
 from keras_binclf.tuner.trial.data import Given, check_data
+from keras_binclf.tuner.trial.fold_training import train_folds
 from keras_binclf.tuner.trial.memory import forget_compiled
 from keras_binclf.tuner.trial.objective import make_metrics, make_score, serialize_score
-from keras_binclf.tuner.trial.training import Plan, train, train_folds
+from keras_binclf.tuner.trial.training import Plan, train
 
 
 class BinaryClassifierHyperModel(keras_tuner.HyperModel):
@@ -199,11 +204,11 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         parts: dict[str, Any] = {"scaler": self.scaler, "name": self.name or "binary_classifier"}
         parts["prior"] = self.prior if point.get("prior_bias") else None
         if self.backbone is None:
-            model = building.make_classifier(point, self.input_shape, **parts)
+            model = model_parts.make_classifier(point, self.input_shape, **parts)
         else:
-            model = building.make_with_backbone(self.backbone, hp, self.input_shape, **parts)
+            model = model_parts.make_with_backbone(self.backbone, hp, self.input_shape, **parts)
         model.compile(
-            optimizer=building.make_optimizer(point),
+            optimizer=model_parts.make_optimizer(point),
             loss=find_head(model).loss(label_smoothing=point["label_smoothing"]),
             metrics=make_metrics(self._score),
         )
@@ -282,26 +287,26 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         callbacks = list(callbacks or [])
         given = {"batch_size": batch_size, "epochs": epochs}
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
-        with guard.stopping_search():
+        with stopping_search():
             point = self._read(hp)
             data = check_data(rows, self.input_shape)
-            objective = self._check_tuner(guard.find_tuner(callbacks))
+            objective = self._check_tuner(find_tuner(callbacks))
             has_backbone = self.backbone is not None
-            options = planning.choose_options(point, data, self._domains, has_backbone, given)
+            options = fit_options.choose_options(point, data, self._domains, has_backbone, given)
             weighting = (self._domains["class_weight"], class_weight, self.prior)
             plan = Plan(
                 monitor=objective.name,
                 direction=objective.direction,
-                patience=planning.choose_patience(patience, data, options),
-                class_weights=planning.choose_class_weights(point, data, *weighting),
+                patience=fit_options.choose_patience(patience, data, options),
+                class_weights=fit_options.choose_class_weights(point, data, *weighting),
                 callbacks=callbacks,
                 options={**options, "verbose": verbose, **kwargs},
             )
-        finished = guard.find_finished(callbacks)
+        finished = find_finished(callbacks)
         if finished is not None:
             return finished
         try:
-            with guard.explaining_failure(callbacks, self._attempts):
+            with explaining_failure(callbacks, self._attempts):
                 if data.folds is None:
                     return train(model, data, plan)
                 metrics = make_metrics(self._score)
@@ -355,29 +360,29 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             raise ValueError(error_message("directory", preflight.OWNER, expected, directory))
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
         data = check_data(rows, self.input_shape)
-        planning.check_batches(data, self._domains)
-        planning.check_weighting(data, self._domains["class_weight"])
+        fit_options.check_batches(data, self._domains)
+        fit_options.check_weighting(data, self._domains["class_weight"])
         objective = self.objective
         project_dir = None
         if directory is not None:
             project_dir = os.path.join(directory, self.project_name)
         if tuner is not None:
             project_dir = str(tuner.project_dir)
-            objective = guard.check_objective(
+            objective = check_objective(
                 tuner.oracle.objective, objective, make_metrics(self._score)
             )
         hp = keras_tuner.HyperParameters()
         default = self.build(hp.copy())
-        hp.values = parameters.find_largest(self._domains)
+        hp.values = find_largest(self._domains)
         largest = self.build(hp)
         logs = preflight.try_step(default, data)
         preflight.try_step(largest, data)
         preflight.check_objective_name(objective.name, logs)
-        size = building.count_weights(largest)
+        size = model_parts.count_weights(largest)
         if project_dir is not None:
             project.check_directory(project_dir, size)
             project.check_project(project_dir, self._fingerprint(), self._hint())
-        return preflight.Preflight(building.count_weights(default), size, logs, project_dir)
+        return preflight.Preflight(model_parts.count_weights(default), size, logs, project_dir)
 
     def suggest(self, trial: Any) -> keras_tuner.HyperParameters:
         """Return hyperparameters that an Optuna trial chose, for `build` and `fit`.
@@ -412,7 +417,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         ```
         """
         # A backbone may ask for more once it knows what was chosen.
-        return optuna.suggest(trial, self._read if self.backbone is None else self.build)
+        return choose_with_optuna(trial, self._read if self.backbone is None else self.build)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, as JSON can hold them.
@@ -458,14 +463,14 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         return cls(**given)
 
     def _read(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
-        return parameters.read_point(hp if self.tunable else hp.copy(), self._domains)
+        return read_point(hp if self.tunable else hp.copy(), self._domains)
 
     def _fingerprint(self) -> dict[str, str]:
         """Return the version of the package, and a hash of it and of all that trials depend on."""
         if self._made_by is None:
             hp = keras_tuner.HyperParameters()
             if self.backbone is None:
-                parameters.read_point(hp, self._domains)
+                read_point(hp, self._domains)
             else:
                 self.build(hp)
             parts = {
@@ -494,4 +499,4 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             return self.objective
         project.claim_project(str(tuner.project_dir), self._fingerprint(), self._hint())
         given = tuner.oracle.objective
-        return guard.check_objective(given, self.objective, make_metrics(self._score))
+        return check_objective(given, self.objective, make_metrics(self._score))

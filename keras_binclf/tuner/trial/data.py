@@ -9,11 +9,8 @@ import keras
 import numpy as np
 
 from keras_binclf._data.scored_rows import check_labels, check_weights, iterate_batches
-from keras_binclf._validation import error_message, is_integer
-
-Array = np.ndarray[Any, Any]
-Fold = tuple[Array, Array]
-OWNER = "BinaryClassifierHyperModel.fit"
+from keras_binclf._validation import error_message
+from keras_binclf.tuner.trial.folds import OWNER, Array, Fold, check_both_classes, make_folds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +74,12 @@ def check_data(given: Given, shape: tuple[int, ...]) -> Data:
             hint = "Every fold validates on rows of `x`."
             expected = "left out beside validation data"
             raise ValueError(error_message("folds", OWNER, expected, folds, hint))
-        pairs = _make_folds(folds, labels)
+        pairs = make_folds(folds, labels)
         return Data(x, labels, weights, None, pairs)
     if given.validation_data is None and given.validation_split:
         return _split(x, labels, weights, given.validation_split)
     validation = _check_validation(given.validation_data, shape)
-    _check_both_classes(labels, "y")
+    check_both_classes(labels, "y")
     return Data(x, labels, weights, validation, None)
 
 
@@ -123,7 +120,7 @@ def _check_validation(given: Any, shape: tuple[int, ...]) -> Any:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(tuple(given))
         x = _to_array(x)
         labels, weights = _check_rows("validation x", x, y, weights, shape)
-        _check_both_classes(labels, "validation_data")
+        check_both_classes(labels, "validation_data")
         return (x, labels) if weights is None else (x, labels, weights)
     if not is_dataset(given):
         expected = "a tuple (x, y) or (x, y, sample_weight), or a data set"
@@ -161,65 +158,18 @@ def _check_rows(
     return labels.astype("float32"), weights
 
 
-def _check_both_classes(labels: Array, what: str) -> None:
-    if len(labels) == 0 or labels.min() == labels.max():
-        found = f"all with label {int(labels[0])}" if len(labels) else "no rows"
-        raise ValueError(
-            f"{OWNER} trains and compares on rows of both classes. Received: `{what}` of "
-            f"{len(labels)} rows, {found}. Divide the rows shuffled and stratified by label."
-        )
-
-
 def _split(x: Any, labels: Array, weights: Array | None, share: Any) -> Data:
     """Divide as `keras.Model.fit` does: the last rows validate."""
     if isinstance(share, bool) or not isinstance(share, float) or not 0 < share < 1:
         expected = "a float in (0, 1)"
         raise ValueError(error_message("validation_split", OWNER, expected, share))
     cut = int(np.floor(len(labels) * (1 - share)))
-    _check_both_classes(labels[cut:], "validation_split")
-    _check_both_classes(labels[:cut], "x without the rows of validation_split")
+    check_both_classes(labels[cut:], "validation_split")
+    check_both_classes(labels[:cut], "x without the rows of validation_split")
     validation = (x[cut:], labels[cut:])
     if weights is None:
         return Data(x[:cut], labels[:cut], None, validation, None)
     return Data(x[:cut], labels[:cut], weights[:cut], (*validation, weights[cut:]), None)
-
-
-def _make_folds(folds: Any, labels: Array) -> list[Fold]:
-    if not is_integer(folds):
-        return [_check_fold(pair, folds, labels) for pair in _list_pairs(folds)]
-    smaller = int(min(labels.sum(), len(labels) - labels.sum()))
-    if not 2 <= folds <= smaller:
-        expected = "at least 2, and at most the number of rows of the rarer class"
-        hint = f"There are {smaller} such rows."
-        raise ValueError(error_message("folds", OWNER, expected, folds, hint))
-    # Stratified: the rows of each class are dealt out in turn, from where the last class ended.
-    random = np.random.default_rng(0)
-    shuffled = [random.permutation(np.flatnonzero(labels == value)) for value in (0, 1)]
-    member = np.empty(len(labels), "int64")
-    member[np.concatenate(shuffled)] = np.arange(len(labels)) % folds
-    return [(np.flatnonzero(member != k), np.flatnonzero(member == k)) for k in range(folds)]
-
-
-def _list_pairs(folds: Any) -> list[Any]:
-    if isinstance(folds, str) or not isinstance(folds, Iterable) or inspect.isgenerator(folds):
-        expected = "an int of at least 2, or a list of (rows to train on, rows to validate on)"
-        hint = "A generator ends with the first trial: `folds=list(splitter.split(x, y))`."
-        hint = hint if inspect.isgenerator(folds) else ""
-        raise TypeError(error_message("folds", OWNER, expected, folds, hint))
-    return list(folds)
-
-
-def _check_fold(pair: Any, folds: Any, labels: Array) -> Fold:
-    expected = "an int of at least 2, or a list of (rows to train on, rows to validate on)"
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError(error_message("folds", OWNER, expected, folds))
-    train, held_out = (np.asarray(rows) for rows in pair)
-    if np.intersect1d(train, held_out).size:
-        expected = "pairs that share no row"
-        raise ValueError(error_message("folds", OWNER, expected, folds))
-    _check_both_classes(labels[train], "folds")
-    _check_both_classes(labels[held_out], "folds")
-    return train, held_out
 
 
 def peek(dataset: Any) -> tuple[Any, Array, Any]:

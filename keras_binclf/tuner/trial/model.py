@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from keras_binclf.models import binary_classifier, make_head
-from keras_binclf.tuner.space import parameters
+from keras_binclf.tuner.space.hyperparameters import BLOCK_OPTIONS, NONE
+from keras_binclf.tuner.space.points import get_hidden_units
 
 
 def make_classifier(
@@ -19,10 +20,10 @@ def make_classifier(
         input_shape: shape of one example.
         **options: `scaler`, `prior` and `name`.
     """
-    block = {key: point[key] for key in parameters.BLOCK_OPTIONS if key in point}
-    if block.get("normalization") == parameters.NONE:
+    block = {key: point[key] for key in BLOCK_OPTIONS if key in point}
+    if block.get("normalization") == NONE:
         block["normalization"] = None
-    units = parameters.get_hidden_units(point)
+    units = get_hidden_units(point)
     return binary_classifier(input_shape, hidden_units=units, compile=False, **block, **options)
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_binclf._validation import check_integer_at_least, error_message
-from keras_binclf.tuner.space.parameters import NONE, PARAMETERS, Domain, Fixed
+from keras_binclf.tuner.space.domains import Domain, Fixed
+from keras_binclf.tuner.space.hyperparameters import NONE, PARAMETERS
 from keras_binclf.tuner.trial.data import Data, find_class_weights, is_dataset, peek
 
 OWNER = "BinaryClassifierHyperModel.fit"

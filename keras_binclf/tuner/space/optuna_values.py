@@ -1,4 +1,4 @@
-"""The same space for Optuna."""
+"""Values of the hyperparameters that Optuna chooses, instead of Keras Tuner."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import keras_tuner
 
 
-def suggest(trial: Any, declare: Callable[[Any], Any]) -> keras_tuner.HyperParameters:
+def choose_with_optuna(trial: Any, declare: Callable[[Any], Any]) -> keras_tuner.HyperParameters:
     """Return the hyperparameters that a trial of Optuna chose.
 
     Args:

@@ -6,17 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_binclf._validation import error_message, is_integer, is_real, suggest_nearest
-from keras_binclf.tuner.space.parameters import (
-    HIDDEN_UNITS,
-    NONE,
-    PARAMETERS,
-    WIDTHS,
-    Choice,
-    Domain,
-    Fixed,
-    Range,
-    read_stack,
-)
+from keras_binclf.tuner.space.domains import Choice, Domain, Fixed, Range
+from keras_binclf.tuner.space.hyperparameters import HIDDEN_UNITS, NONE, PARAMETERS, WIDTHS
+from keras_binclf.tuner.space.points import read_stack
 
 OWNER = "BinaryClassifierHyperModel"
 

@@ -1,0 +1,113 @@
+"""Training of one trial on folds."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_binclf.decision import find_head
+from keras_binclf.tuner.trial.data import Data
+from keras_binclf.tuner.trial.training import (
+    Plan,
+    check_defined,
+    fit_once,
+    fit_with_validation,
+)
+
+
+def train_folds(
+    model: keras.Model,
+    data: Data,
+    plan: Plan,
+    build: Callable[[], keras.Model],
+    metrics: Sequence[keras.metrics.Metric],
+) -> dict[str, float]:
+    """Train one model for each fold, and then `model` on all rows.
+
+    The scores and the threshold are those of all held-out predictions together. `model` is trained
+    for the median of the folds' best epochs, and carries that threshold. The user's callbacks see
+    the trainings on the folds; those of Keras Tuner see the last one, when it is over.
+
+    Args:
+        model: compiled model with a `BinaryHead`.
+        data: rows with folds.
+        plan: how to train.
+        build: makes a new model like `model`.
+        metrics: those of the trial, not used before.
+
+    Returns:
+        The scores of the held-out predictions by the names of the logs.
+
+    Raises:
+        FailedTrialError: if the objective is not defined for them.
+    """
+    assert data.y is not None
+    assert data.folds is not None
+    start = time.perf_counter()
+    of_tuner = [c for c in plan.callbacks if type(c).__module__.startswith("keras_tuner.")]
+    own = [callback for callback in plan.callbacks if callback not in of_tuner]
+    # Hyperband gives the epochs of the trial that it goes on with; the folds have no such trial.
+    options = {**plan.options, "initial_epoch": 0}
+    plan = dataclasses.replace(plan, callbacks=own, options=options)
+    sums, counts = np.zeros(len(data.y)), np.zeros(len(data.y))
+    best_epochs = []
+    for rows, held_out in data.folds:
+        fold_model = build()
+        history = fit_with_validation(fold_model, _take(data, rows, held_out), plan)
+        best_epochs.append(_find_best(history, plan) + 1)
+        size = plan.options["validation_batch_size"]
+        predicted = fold_model.predict(data.x[held_out], batch_size=size, verbose=0)
+        sums[held_out] += predicted[:, 0]
+        counts[held_out] += 1
+    held_out = np.flatnonzero(counts)
+    logs = _score(
+        model, _take(data, held_out, held_out), sums[held_out] / counts[held_out], metrics
+    )
+    check_defined([logs[plan.monitor]], plan)
+    epochs = round(float(np.median(best_epochs)))
+    # Keras Tuner may have loaded the weights of an earlier, shorter trial.
+    model.set_weights(build().get_weights())
+    fit_once(model, data, plan, **{**options, "epochs": epochs})
+    if not math.isnan(logs["val_best_threshold"]):
+        find_head(model).threshold = logs["val_best_threshold"]
+    for callback in of_tuner:
+        callback.set_model(model)
+        callback.on_epoch_end(epochs - 1, logs)
+    return {**logs, "epochs": float(epochs), "fit_seconds": time.perf_counter() - start}
+
+
+def _take(data: Data, rows: Any, held_out: Any) -> Data:
+    """Return some rows to train on, and others to validate on."""
+    assert data.y is not None
+    if data.sample_weight is None:
+        return Data(data.x[rows], data.y[rows], None, (data.x[held_out], data.y[held_out]), None)
+    weights = data.sample_weight
+    validation = (data.x[held_out], data.y[held_out], weights[held_out])
+    return Data(data.x[rows], data.y[rows], weights[rows], validation, None)
+
+
+def _find_best(history: keras.callbacks.History, plan: Plan) -> int:
+    values = history.history[plan.monitor]
+    return int(np.argmax(values) if plan.direction == "max" else np.argmin(values))
+
+
+def _score(
+    model: keras.Model, data: Data, predicted: Any, metrics: Sequence[keras.metrics.Metric]
+) -> dict[str, float]:
+    """Return loss and metrics of predictions that came from several models like this one."""
+    y, p = keras.ops.expand_dims(data.y, -1), keras.ops.expand_dims(predicted, -1)
+    p = keras.ops.cast(p, "float32")
+    loss = model.loss(y, p, sample_weight=data.sample_weight)
+    logs = {"val_loss": _to_float(loss)}
+    for metric in metrics:
+        metric.update_state(y, p, sample_weight=data.sample_weight)
+        logs[f"val_{metric.name}"] = _to_float(metric.result())
+    return logs
+
+
+def _to_float(value: Any) -> float:
+    return float(keras.ops.convert_to_numpy(value))
