@@ -59,6 +59,35 @@ def check_bool(value: Any, name: str, owner: str) -> bool:
     return bool(value)
 
 
+def check_plain_numbers(value: Any, name: str, owner: str) -> None:
+    """Raise `TypeError` for masked values and complex numbers.
+
+    NumPy and the backends would drop the mask and the imaginary part.
+
+    Args:
+        value: an array, a tensor, or anything else, of which only arrays and lists of them are
+            looked at.
+        name: name of the argument.
+        owner: name of the function or class that takes it.
+    """
+    parts = value if isinstance(value, list | tuple) else [value]
+    masked = [part for part in parts if isinstance(part, np.ma.MaskedArray)]
+    count = sum(int(np.ma.getmaskarray(part).sum()) for part in masked)
+    if count:
+        total = sum(part.size for part in masked)
+        raise TypeError(
+            f"`{name}` of {owner} must be an array without masked values. Received: {count} of "
+            f"{total} values masked. Leave out those rows, or fill the values."
+        )
+    for part in parts:
+        # Tensors of TensorFlow and PyTorch have no `dtype.kind`.
+        if isinstance(part, complex) or "complex" in str(getattr(part, "dtype", "")):
+            raise TypeError(
+                f"`{name}` of {owner} must be real numbers. Received: complex numbers. Take the "
+                "part that is meant, as with `numpy.real`."
+            )
+
+
 def check_choice(value: Any, name: str, owner: str, choices: Iterable[Any], hint: str = "") -> Any:
     """Return `value` if it is one of `choices`, else raise `ValueError`."""
     known = list(choices)

@@ -13,7 +13,8 @@ import serve_elsewhere
 import zoo
 
 from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head, predict_labels
-from keras_binclf.saving import _consumers, export, to_core_layers
+from keras_binclf.saving import export, to_core_layers
+from keras_binclf.saving.artefacts import _consumers
 
 BACKEND = keras.backend.backend()
 SUFFIXES = {"tf_saved_model": "", "onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
@@ -331,7 +332,7 @@ def sequence_of_any_length():
             lambda: binary_classifier(2),
             {"sample": np.zeros((3, 4))},
             ValueError,
-            r"the model's inputs: 'features' \(None, 2\).*shapes \(3, 4\)",
+            r"`sample` of export must be of shape \(n, 2\)\. Received: shape \(3, 4\)",
         ),
         (lambda: binary_classifier(2), {"verify": 1}, TypeError, "`verify` of export must be"),
     ],
@@ -425,8 +426,8 @@ def test_rows_are_made_up_where_the_scaler_expects_them(tmp_path):
     scaler.adapt(np.random.default_rng(0).normal([1e6, -50], [1e3, 0.01], (100, 2)))
     model = zoo.with_random_head(binary_classifier(2, scaler=scaler))
     assert export(model, tmp_path / "model").max_difference <= 1e-6
-    from keras_binclf.saving.artefacts._signature import read_signature
+    from keras_binclf._data.inputs import read_inputs
     from keras_binclf.saving.artefacts.artefact import _make_sample
 
-    rows = _make_sample(model, read_signature(model, "export"), None)["features"]
+    rows = _make_sample(model, read_inputs(model, "export"))["features"]
     assert np.std(model.predict(rows, verbose=0)) > 0.05

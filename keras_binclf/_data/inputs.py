@@ -1,18 +1,17 @@
-"""Rows as users give them, checked and turned into the arrays that a model takes."""
+"""The inputs of a model, and rows as users give them, turned into arrays for those inputs."""
 
 import dataclasses
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_binclf._data.tables import Array as Array
+from keras_binclf._data.tables import is_frame, split_columns, to_array
+from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Shape
-
-Array = np.ndarray[Any, Any]
-
-NUMBERS = "fiub"
-"""Kinds of NumPy dtypes that count as numbers."""
 
 NOT_FINITE_HINT = (
     "A hidden layer can turn either into a plausible number: replace missing values as was done "
@@ -21,25 +20,167 @@ NOT_FINITE_HINT = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Input:
+class InputSpec:
     """One input of a model.
 
     Attributes:
-        name: as in `keras.Input`, empty where the model is subclassed.
-        shape: of one row, None where a size is not known.
-        dtype: of NumPy, None where the model takes any.
+        name: the key where the model takes a dict; else the name of the `InputLayer`, which stays
+            when the model is saved; in a subclassed model the name of the argument of `call`.
+        shape: of one row, with None for a size that varies; None where the rank is not known.
+        dtype: as Keras names it, also `"string"`; None where a subclassed model takes any.
+        alias: the name of the tensor, by which Keras finds the input before the model is saved.
     """
 
     name: str
-    shape: Shape
-    dtype: np.dtype[Any] | None
+    shape: Shape | None
+    dtype: str | None
+    alias: str = ""
 
-    def describe(self) -> str:
-        """Return the shapes that rows can have, in words."""
-        sizes = ["?" if size is None else str(size) for size in self.shape]
-        row = f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
-        rows = f"({', '.join(['n', *sizes])})" if sizes else "(n,)"
-        return f"of shape {rows}, or {row} for one row"
+    @property
+    def host_dtype(self) -> np.dtype[Any] | None:
+        """The dtype of NumPy in which values are given to this input; None where it takes any."""
+        if self.dtype is None:
+            return None
+        if self.dtype == "string":
+            return np.dtype(object)
+        # NumPy has no bfloat16; Keras casts to the dtype of the input anyway.
+        is_short = self.dtype.startswith(("bfloat", "float8"))
+        return np.dtype("float32" if is_short else self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInputs:
+    """The inputs of a model as a flat list, and how its `call` takes them.
+
+    Attributes:
+        specs: the inputs, in the order of `keras.tree.flatten`.
+        arguments: the arguments of `call`, as structures of specs.
+        argument_names: the names of those arguments.
+    """
+
+    specs: tuple[InputSpec, ...]
+    arguments: tuple[Any, ...]
+    argument_names: tuple[str, ...]
+
+    @property
+    def structure(self) -> Any:
+        """The one argument of `call`, or the tuple of all, as a structure of specs."""
+        return self.arguments[0] if len(self.arguments) == 1 else self.arguments
+
+    def pack(self, values: Iterable[Any]) -> Any:
+        """Return values, one for each spec, in the structure that `structure` has."""
+        return keras.tree.pack_sequence_as(self.structure, list(values))
+
+    def call(self, model: keras.Model, tensors: Iterable[Any]) -> Any:
+        """Return the outputs of `model` in inference for its inputs, given as a flat list."""
+        first, *others = keras.tree.pack_sequence_as(self.arguments, list(tensors))
+        named = dict(zip(self.argument_names[1:], others, strict=True))
+        return model(first, **named, training=False)
+
+    def declare(self, shapes: Iterable[Shape | None], dtypes: Iterable[str]) -> "ModelInputs":
+        """Return the inputs with these shapes and dtypes, where the model itself says none."""
+        specs = [
+            dataclasses.replace(
+                spec,
+                shape=shape if spec.shape is None else spec.shape,
+                dtype=spec.dtype or dtype,
+            )
+            for spec, shape, dtype in zip(self.specs, shapes, dtypes, strict=True)
+        ]
+        arguments = keras.tree.pack_sequence_as(self.arguments, specs)
+        return dataclasses.replace(self, specs=tuple(specs), arguments=tuple(arguments))
+
+
+def read_inputs(model: keras.Model, owner: str) -> ModelInputs:
+    """Return the inputs of a built model.
+
+    A subclassed model has the inputs that it was first called with, by the names of the arguments
+    of its `call`. Keras keeps the shape of the first argument only, unless the model has a `build`
+    with a shape for each.
+
+    Args:
+        model: any Keras model.
+        owner: name of the public function, for messages.
+
+    Raises:
+        ValueError: if the model was never built, or hides its inputs.
+    """
+    if not model.built:
+        raise ValueError(
+            f"{owner} needs a built model. Received: model {model.name!r}, which has no weights "
+            "yet. Call it once on a few rows, or start it with `keras.Input`."
+        )
+    if getattr(model, "inputs", None):
+        return _read_symbols(model)
+    arguments = _read_calls(model)
+    if not arguments:
+        raise ValueError(
+            f"{owner} needs to know the inputs of a model. Received: model {model.name!r}, which "
+            "does not tell the shapes it was built with. Remove its `get_build_config`, or make "
+            "it functional."
+        )
+    specs = tuple(keras.tree.flatten(tuple(arguments.values())))
+    return ModelInputs(specs, tuple(arguments.values()), tuple(arguments))
+
+
+def find_inputs(model: keras.Model) -> ModelInputs | None:
+    """Return the inputs of a model, or None where they are not known."""
+    try:
+        return read_inputs(model, "")
+    except ValueError:
+        return None
+
+
+def _read_symbols(model: keras.Model) -> ModelInputs:
+    """Return the inputs of a functional or Sequential model."""
+    layers = [x for x in iterate_layers(model) if isinstance(x, keras.layers.InputLayer)]
+    # The tensor of an unnamed input has another name once the model was saved; its layer has not.
+    names = {id(layer.output): layer.name for layer in layers}
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    keys = [path[-1] if path else None for path, _ in keras.tree.flatten_with_path(structure)]
+    if len({key for key in keys if isinstance(key, str)}) < len(keys):
+        keys = [None] * len(keys)  # A list, or a nested structure with names that repeat.
+    specs = tuple(
+        InputSpec(
+            name=key or names.get(id(tensor), tensor.name),
+            shape=tuple(tensor.shape[1:]),
+            dtype=keras.backend.standardize_dtype(tensor.dtype),
+            alias=tensor.name,
+        )
+        for key, tensor in zip(keys, keras.tree.flatten(structure), strict=True)
+    )
+    arguments = (keras.tree.pack_sequence_as(structure, list(specs)),)
+    return ModelInputs(specs, arguments, ("inputs",))
+
+
+def _read_calls(model: keras.Model) -> dict[str, Any]:
+    """Return the arguments with which a subclassed model was first called, as specs by name."""
+    config = model.get_build_config() or {}
+    parameters = list(inspect.signature(model.call).parameters.values())
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in parameters if p.kind in kinds and p.name not in ("training", "mask")]
+    if "shapes_dict" in config:
+        shapes = {key.removesuffix("_shape"): x for key, x in config["shapes_dict"].items()}
+        names = [name for name in names if name in shapes]
+        return {name: _describe(name, shapes[name], f"{name}_") for name in names}
+    if "input_shape" not in config or not names:
+        return {}
+    # Those with a default may not have been given.
+    needed = [p.name for p in parameters if p.name in names[1:] and p.default is p.empty]
+    prefix = f"{names[0]}_" if needed else ""
+    first = {names[0]: _describe(names[0], config["input_shape"], prefix)}
+    return first | {name: InputSpec(name, None, None) for name in needed}
+
+
+def _describe(name: str, shape: Any, prefix: str) -> Any:
+    """Return the specs of one argument of a subclassed model, with the prefix before keys."""
+    if isinstance(shape, dict):
+        parts = {key: f"{prefix}{key}" for key in shape}
+        return {key: _describe(part, shape[key], f"{part}_") for key, part in parts.items()}
+    if all(size is None or isinstance(size, int) for size in shape):
+        return InputSpec(name, tuple(shape[1:]), None)
+    names = [f"{name}_{i}" for i in range(len(shape))]
+    return [_describe(part, x, f"{part}_") for part, x in zip(names, shape, strict=True)]
 
 
 @dataclasses.dataclass(slots=True)
@@ -58,226 +199,241 @@ class Rows:
         return len(self.arrays[0])
 
 
-def describe_inputs(model: keras.Model, owner: str) -> Any:
-    """Return the inputs of a built model: an `Input`, or lists and dicts of them."""
-    if not model.built:
-        raise ValueError(
-            f"{owner} needs a built model. Received: model {model.name!r}, which has no weights "
-            "yet. Call it once on a few rows, or start it with `keras.Input`."
-        )
-    if isinstance(model, keras.Sequential):
-        return _describe_symbol(model.inputs[0], owner)
-    if getattr(model, "inputs", None):
-        return keras.tree.map_structure(lambda x: _describe_symbol(x, owner), model.input)
-    shapes = (model.get_build_config() or {}).get("input_shape")
-    if shapes is None:
-        raise ValueError(
-            f"{owner} needs to know the inputs of a model. Received: model {model.name!r}, which "
-            "does not say what it was built with. Let `call` take one argument, of which all "
-            "inputs are parts, and build the model by calling it on a few rows."
-        )
-    return _describe_shapes(shapes)
-
-
-def _describe_symbol(tensor: Any, owner: str) -> Input:
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    if dtype == "string":
-        raise ValueError(
-            f"{owner} takes numbers only. Received: a model whose input {tensor.name!r} is of "
-            "dtype string. Look the words up first, and give the model their numbers."
-        )
-    # NumPy has no bfloat16; Keras casts to the dtype of the input anyway.
-    host = np.dtype("float32" if dtype.startswith(("bfloat", "float8")) else dtype)
-    return Input(tensor.name, tuple(tensor.shape[1:]), host)
-
-
-def _describe_shapes(shapes: Any) -> Any:
-    if isinstance(shapes, dict):
-        return {name: _describe_shapes(shape) for name, shape in shapes.items()}
-    if all(size is None or isinstance(size, int) for size in shapes):
-        return Input("", tuple(shapes[1:]), None)
-    return [_describe_shapes(shape) for shape in shapes]
-
-
-def list_inputs(structure: Any) -> list[Input]:
-    """Return the inputs in the order in which `pack` takes them."""
-    if isinstance(structure, Input):
-        return [structure]
-    parts = structure.values() if isinstance(structure, dict) else structure
-    return [leaf for part in parts for leaf in list_inputs(part)]
-
-
-def pack(structure: Any, tensors: Iterator[Any]) -> Any:
-    """Return the tensors, one for each input, in the form in which the model takes them."""
-    if isinstance(structure, Input):
-        return next(tensors)
-    if isinstance(structure, dict):
-        return {name: pack(part, tensors) for name, part in structure.items()}
-    return type(structure)(pack(part, tensors) for part in structure)
-
-
 class RowReader:
-    """Reads what a model takes; every mistake is one error, before anything is computed.
+    """Turn rows in any form into the arrays of a model's inputs, before anything is computed.
 
     Args:
-        model: built Keras model.
-        owner: name of the class that reads, for messages.
-
-    Raises:
-        ValueError: if the model is not built, or takes strings.
+        inputs: the inputs of the model.
+        owner: name of the public function or class that takes the rows, for messages.
+        name: str, name of the argument. Defaults to `"x"`.
+        allow_one: bool, whether one row may come without batch dimension. Defaults to `False`.
+        finite: bool, whether NaN and infinity are errors. Defaults to `False`.
     """
 
-    def __init__(self, model: keras.Model, owner: str) -> None:
+    def __init__(
+        self,
+        inputs: ModelInputs,
+        owner: str,
+        name: str = "x",
+        *,
+        allow_one: bool = False,
+        finite: bool = False,
+    ) -> None:
+        self.inputs = inputs
+        self.specs = inputs.specs
         self.owner = owner
-        self.structure = describe_inputs(model, owner)
-        self.inputs = list_inputs(self.structure)
+        self.name = name
+        self._allow_one = allow_one
+        self._finite = finite
+        self._host_dtypes = [spec.host_dtype for spec in inputs.specs]
 
     def read(self, x: Any) -> Rows:
         """Return the rows in `x`.
 
         Args:
-            x: array, or a list or dict of arrays, of one row or of many.
+            x: array, table, sparse matrix or tensor; or a list or dict of them where the model has
+                several inputs, of which a table may also hold the columns.
 
         Raises:
-            TypeError: for what is no numbers.
+            TypeError: for values that are not numeric.
             ValueError: for wrong names, shapes and values.
         """
         usual = self._read_usual(x)
         if usual is not None:
             return usual
-        leaves = self._collect(x)
-        arrays = list(map(self._to_array, self.inputs, leaves))
+        arrays = [
+            to_array(value, self.name, self.owner, allow_text=spec.dtype == "string")
+            for spec, value in zip(self.specs, self.collect(x), strict=True)
+        ]
         is_one = self._is_one_row(arrays)
         if is_one:
             arrays = [array[None] for array in arrays]
-        elif len(arrays) > 1:
-            self._check_lengths(arrays)
-        return Rows(list(map(self._convert, self.inputs, arrays)), is_one)
+        arrays = list(map(self.fit, self.specs, arrays))
+        self.check_lengths(arrays)
+        return Rows(list(map(self._convert, self.specs, arrays)), is_one)
 
     def _read_usual(self, x: Any) -> Rows | None:
         """Return the rows of an array that needs no conversion; None for anything else.
 
-        What else is asked of rows would take as long as a small network.
+        The general way would take as long as a small network.
         """
-        leaf = self.inputs[0]
+        spec, dtype = self.specs[0], self._host_dtypes[0]
         # The dtype is asked for None on its own, which to NumPy is float64.
-        if len(self.inputs) > 1 or leaf.dtype is None or type(x) is not np.ndarray:
+        if len(self.specs) > 1 or dtype is None or type(x) is not np.ndarray or dtype.kind == "O":
             return None
-        is_one = x.shape == leaf.shape  # No array has a shape with None in it.
-        if not is_one and (x.ndim == 0 or x.shape[1:] != leaf.shape):
+        is_one = self._allow_one and x.shape == spec.shape  # No array has a shape with None in it.
+        if not is_one and (x.ndim == 0 or x.shape[1:] != spec.shape):
             return None
-        if x.dtype != leaf.dtype:
+        if x.dtype != dtype:
             return None
         array = np.ascontiguousarray(x[None] if is_one else x)
         if array.dtype.kind == "f":
-            self._check_finite(leaf, array)
+            self._check_finite(spec, array)
         return Rows([array], is_one)
 
-    def _collect(self, x: Any) -> list[Any]:
-        """Return what `x` holds for each input."""
-        if isinstance(x, np.ndarray) and len(self.inputs) == 1:
-            return [x]
-        if isinstance(x, dict) and not isinstance(self.structure, dict):
-            names = [leaf.name for leaf in self.inputs]
-            self._check_names(x, names)
-            return [x[name] for name in names]
-        if len(self.inputs) > 1 or isinstance(self.structure, dict):
-            return self._walk(self.structure, x)
-        (leaf,) = self.inputs
-        if isinstance(x, list | tuple) and len(x) == 1 and np.ndim(x[0]) == len(leaf.shape) + 1:
+    def collect(self, x: Any) -> list[Any]:
+        """Return the part of `x` that belongs to each input, as it is."""
+        if is_frame(x) and len(self.specs) > 1:
+            x = {name: column.to_frame() for name, column in split_columns(x).items()}
+        if isinstance(x, dict):
+            return self._collect_named(x)
+        if len(self.specs) > 1:
+            return self._collect_nested(x)
+        (spec,) = self.specs
+        is_wrapped = isinstance(x, list | tuple) and len(x) == 1 and spec.shape is not None
+        if is_wrapped and _count_dimensions(x[0]) == len(spec.shape or ()) + 1:
             return list(x)  # Keras takes `[x]` for `x`, too.
         return [x]
 
-    def _walk(self, structure: Any, x: Any) -> list[Any]:
-        if isinstance(structure, Input):
-            return [x]
+    def _collect_named(self, x: dict[Any, Any]) -> list[Any]:
+        names = [spec.name for spec in self.specs]
+        aliases = [spec.alias for spec in self.specs]
+        if set(x) == set(aliases):
+            return [x[alias] for alias in aliases]
+        structure = self.inputs.structure
+        if isinstance(structure, dict) and set(structure) != set(names):
+            if set(x) == set(names):
+                return [x[name] for name in names]
+            return self._collect_nested(x)
+        self._check_names(x, list(structure) if isinstance(structure, dict) else names)
+        return [x[name] for name in names]
+
+    def _collect_nested(self, x: Any) -> list[Any]:
+        found: dict[str, Any] = {}
+        self._walk(self.inputs.structure, x, found)
+        return [found[spec.name] for spec in self.specs]
+
+    def _walk(self, structure: Any, x: Any, found: dict[str, Any]) -> None:
+        """Collect the parts of `x`, which has the structure of the inputs, by name."""
+        if isinstance(structure, InputSpec):
+            found[structure.name] = x
+            return
         if isinstance(structure, dict):
             self._check_names(x, list(structure))
             parts = [(structure[name], x[name]) for name in structure]
         else:
             if not isinstance(x, list | tuple) or len(x) != len(structure):
                 given = f"{len(x)} parts" if isinstance(x, list | tuple) else type(x).__name__
-                raise self._error(f"a list of {len(structure)} inputs", f"{given}")
+                raise self._error(f"a list of {len(structure)} inputs", given)
             parts = list(zip(structure, x, strict=True))
-        return [value for part, given in parts for value in self._walk(part, given)]
+        for part, given in parts:
+            self._walk(part, given, found)
 
     def _check_names(self, x: Any, names: list[str]) -> None:
-        expected = "a dict with the keys " + ", ".join(repr(name) for name in names)
+        expected = "a dict with the keys " + _join(names)
         if not isinstance(x, dict):
             raise self._error(expected, type(x).__name__)
-        if set(x) != set(names):
-            raise self._error(expected, "the keys " + ", ".join(repr(name) for name in x))
-
-    def _to_array(self, leaf: Input, value: Any) -> Array:
-        if not isinstance(value, np.ndarray):
-            is_tensor = keras.ops.is_tensor(value)
-            try:
-                value = keras.ops.convert_to_numpy(value) if is_tensor else np.asarray(value)
-            except ValueError as error:  # lists of different lengths
-                raise self._error(leaf.describe(), f"no rectangular array ({error})") from None
-        if value.dtype.kind not in NUMBERS:
-            message = self._error("numbers", f"dtype {value.dtype}", leaf)
-            raise TypeError(str(message))
-        if not _fits(leaf.shape, value.shape):
-            raise self._error(leaf.describe(), f"shape {value.shape}", leaf)
-        return np.asarray(value)
+        missing = [name for name in names if name not in x]
+        unexpected = [name for name in x if name not in names]
+        received = [f"without {_join(missing)}"] * bool(missing)
+        received += [f"with {_join(unexpected)}"] * bool(unexpected)
+        if received:
+            raise self._error(expected, "a dict " + " and ".join(received))
 
     def _is_one_row(self, arrays: list[Array]) -> bool:
+        if not self._allow_one:
+            return False
+        known = [
+            (spec, array)
+            for spec, array in zip(self.specs, arrays, strict=True)
+            if spec.shape is not None
+        ]
         single = [
-            array.ndim == len(leaf.shape) for leaf, array in zip(self.inputs, arrays, strict=True)
+            array.ndim == len(spec.shape or ()) and _agree(spec.shape or (), array.shape)
+            for spec, array in known
         ]
         if any(single) and not all(single):
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise self._error("one row in all inputs, or many in all", f"the shapes {shapes}")
-        return single[0]
+        return bool(single) and single[0]
 
-    def _check_lengths(self, arrays: list[Array]) -> None:
-        lengths = [len(array) for array in arrays]
-        if len(set(lengths)) > 1:
-            counts = ", ".join(str(length) for length in lengths)
-            raise self._error("of as many rows in each input", f"{counts} rows")
+    def fit(self, spec: InputSpec, array: Any) -> Any:
+        """Return rows in the shape of their input, with a last dimension of 1 added or dropped."""
+        if spec.shape is None:
+            if array.ndim == 0:
+                raise self._error("of shape (n, ...)", "shape ()", spec)
+            return array
+        rank = len(array.shape) - 1
+        # As Keras does. A vector could also be one row.
+        may_expand = not self._allow_one and rank == len(spec.shape) - 1 and spec.shape[-1] == 1
+        if may_expand:
+            array = array[..., None]
+        elif rank == len(spec.shape) + 1 and array.shape[-1] == 1:
+            array = array[..., 0]
+        if len(array.shape) != len(spec.shape) + 1 or not _agree(spec.shape, array.shape[1:]):
+            shape = f"shape {tuple(array.shape)}"
+            raise self._error(_describe_shape(spec.shape, self._allow_one), shape, spec)
+        return array
 
-    def _convert(self, leaf: Input, array: Array) -> Array:
+    def check_lengths(self, arrays: list[Any]) -> None:
+        """Raise `ValueError` for inputs with different numbers of rows."""
+        if len({array.shape[0] for array in arrays}) > 1:
+            pairs = zip(self.specs, arrays, strict=True)
+            counts = ", ".join(f"{array.shape[0]} rows of {spec.name!r}" for spec, array in pairs)
+            raise self._error("of as many rows in each input", counts)
+
+    def _convert(self, spec: InputSpec, array: Array) -> Array:
         """Return the array in the dtype of its input, if that holds the same values."""
-        dtype = _usual_dtype(array) if leaf.dtype is None else leaf.dtype
-        is_float = array.dtype.kind == "f"
+        dtype = spec.host_dtype
+        if array.dtype.kind in "OSU":
+            return array
+        if dtype is None:
+            dtype = _usual_dtype(array)
         if array.dtype == dtype:
             converted = array
         else:
-            with np.errstate(all="ignore"):  # What does not fit is an error below.
+            with np.errstate(all="ignore"):  # Values that do not fit are an error below.
                 converted = array.astype(dtype)
-        if is_float:
-            self._check_finite(leaf, converted if dtype.kind == "f" else array)
+        if array.dtype.kind == "f":
+            self._check_finite(spec, converted if dtype.kind == "f" else array)
         if dtype.kind != "f" and converted is not array and not (converted == array).all():
-            raise self._error(f"whole numbers that {dtype} holds", f"dtype {array.dtype}", leaf)
+            raise self._error(f"whole numbers that {dtype} holds", f"dtype {array.dtype}", spec)
         return np.ascontiguousarray(converted)
 
-    def _check_finite(self, leaf: Input, array: Array) -> None:
-        finite = np.isfinite(array)
-        if finite.all():
+    def _check_finite(self, spec: InputSpec, array: Array) -> None:
+        if not self._finite or np.isfinite(array).all():
             return
-        rows = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1))
+        rows = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
         received = (
             f"NaN or infinity in {len(rows)} of {len(array)} rows, the first at index {rows[0]}"
         )
-        raise self._error(f"finite in {array.dtype}", received, leaf, NOT_FINITE_HINT)
+        raise self._error(f"finite in {array.dtype}", received, spec, NOT_FINITE_HINT)
 
     def _error(
-        self, expected: str, received: str, leaf: Input | None = None, hint: str = ""
+        self, expected: str, received: str, spec: InputSpec | None = None, hint: str = ""
     ) -> ValueError:
-        where = f" (input {leaf.name!r})" if leaf and leaf.name and len(self.inputs) > 1 else ""
-        text = f"`x` of {self.owner} must be {expected}{where}. Received: {received}."
+        where = f" (input {spec.name!r})" if spec and len(self.specs) > 1 else ""
+        text = f"`{self.name}` of {self.owner} must be {expected}{where}. Received: {received}."
         return ValueError(f"{text} {hint}" if hint else text)
 
 
-def _fits(expected: Shape, shape: tuple[int, ...]) -> bool:
-    """Whether an array of `shape` is one row, or rows, of the shape that is expected."""
-    if expected in (shape, shape[1:]):
-        return True
-    if len(shape) not in (len(expected), len(expected) + 1):
-        return False
-    row = shape[len(shape) - len(expected) :]
-    return all(size in (None, given) for size, given in zip(expected, row, strict=True))
+def _join(names: Iterable[Any]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _count_dimensions(value: Any) -> int:
+    """Return the rank of an array or of nested lists."""
+    if hasattr(value, "shape"):
+        return len(value.shape)
+    try:
+        return np.ndim(value)
+    except ValueError:  # lists of different lengths
+        return -1
+
+
+def _describe_shape(shape: Shape, allow_one: bool) -> str:
+    """Return the shapes that rows can have, in words."""
+    sizes = ["?" if size is None else str(size) for size in shape]
+    row = f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
+    rows = f"({', '.join(['n', *sizes])})" if sizes else "(n,)"
+    return f"of shape {rows}, or {row} for one row" if allow_one else f"of shape {rows}"
+
+
+def _agree(expected: Shape, shape: tuple[int, ...]) -> bool:
+    """Whether a shape is the expected one, of which sizes may be open."""
+    return len(expected) == len(shape) and all(
+        size in (None, given) for size, given in zip(expected, shape, strict=True)
+    )
 
 
 def _usual_dtype(array: Array) -> np.dtype[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_binclf._data.heads import select_tensor
-from keras_binclf._data.inputs import Array, pack
+from keras_binclf._data.inputs import Array, ModelInputs
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
@@ -38,16 +38,20 @@ class CompiledModel:
     Args:
         model: built Keras model.
         head: the head whose output counts.
-        structure: the inputs, as of `describe_inputs`.
+        inputs: the inputs of the model.
         count: called whenever the model is traced.
     """
 
     def __init__(
-        self, model: keras.Model, head: BinaryHead, structure: Any, count: Callable[[], None]
+        self,
+        model: keras.Model,
+        head: BinaryHead,
+        inputs: ModelInputs,
+        count: Callable[[], None],
     ) -> None:
         self._model = model
         self._head = head
-        self._structure = structure
+        self._inputs = inputs
         self._count = count
         self._layers = list(iterate_layers(model))
         self._parts = list_parts(self._layers)
@@ -85,7 +89,7 @@ class CompiledModel:
         """Return probabilities, with `values` in place of those that the variables have."""
         mapping = None if values is None else list(zip(self._variables, values, strict=True))
         with keras.StatelessScope(mapping):
-            outputs = self._model(pack(self._structure, iter(tensors)), training=False)
+            outputs = self._inputs.call(self._model, tensors)
             output = select_tensor(self._model, self._head, outputs)
             return ops.cast(self._head.probabilities(output), "float32")
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_binclf._data.heads import check_defined, check_head_threshold, choose_head
-from keras_binclf._data.inputs import Array, RowReader, Rows
+from keras_binclf._data.inputs import Array, ModelInputs, RowReader, Rows, read_inputs
 from keras_binclf._validation import error_message, is_integer, to_list
 from keras_binclf.layers import BinaryHead
 from keras_binclf.serving._compiled_model import CompiledModel
@@ -97,7 +97,8 @@ class Predictor:
         self.batch_sizes = _check_batch_sizes(batch_sizes, owner)
         self.head = choose_head(model, head, owner)
         self.model = model
-        self._reader = RowReader(model, owner)
+        inputs = _check_inputs(read_inputs(model, owner), owner)
+        self._reader = RowReader(inputs, owner, allow_one=True, finite=True)
         self._lock = threading.Lock()
         self._num_compilations = 0
         self._compiled = self._make_compiled()
@@ -172,7 +173,7 @@ class Predictor:
         return compiled
 
     def _make_compiled(self) -> CompiledModel:
-        return CompiledModel(self.model, self.head, self._reader.structure, self._count)
+        return CompiledModel(self.model, self.head, self._reader.inputs, self._count)
 
     def _count(self) -> None:
         with self._lock:
@@ -193,6 +194,17 @@ def _pad(array: Array, size: int) -> Array:
     if not len(array):
         return np.zeros((size, *array.shape[1:]), array.dtype)
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
+
+
+def _check_inputs(inputs: ModelInputs, owner: str) -> ModelInputs:
+    """Return the inputs, or raise `ValueError` where one takes text."""
+    for spec in inputs.specs:
+        if spec.dtype == "string":
+            raise ValueError(
+                f"{owner} takes numbers only. Received: a model whose input {spec.name!r} is of "
+                "dtype string. Look the words up first, and give the model their numbers."
+            )
+    return inputs
 
 
 def _check_batch_sizes(value: Any, owner: str) -> tuple[int, ...]:

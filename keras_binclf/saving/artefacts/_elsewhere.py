@@ -14,10 +14,10 @@ import keras
 import numpy as np
 
 from keras_binclf._data.heads import list_heads
+from keras_binclf._data.inputs import ModelInputs, read_inputs
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf.layers import BinaryHead
 from keras_binclf.saving.artefacts import _consumers, _writers
-from keras_binclf.saving.artefacts._signature import read_signature
 from keras_binclf.saving.artefacts._writers import Artefact
 
 MODULE = "keras_binclf.saving.artefacts._elsewhere"
@@ -26,7 +26,11 @@ JOB, MODEL, INPUTS, OUTPUTS = "job.json", "model.keras", "inputs.npz", "outputs.
 
 
 def write_elsewhere(
-    artefact: Artefact, model: keras.Model, head: BinaryHead, rows: Mapping[str, Any]
+    artefact: Artefact,
+    model: keras.Model,
+    head: BinaryHead,
+    inputs: ModelInputs,
+    rows: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Save the model, and let a process on TensorFlow write the artefact and run it.
 
@@ -37,6 +41,7 @@ def write_elsewhere(
         artefact: what to write.
         model: model on another backend.
         head: its head.
+        inputs: its inputs, of known shape and dtype.
         rows: rows to run it on, by the names of the inputs; may be empty.
 
     Returns:
@@ -51,6 +56,8 @@ def write_elsewhere(
         np.savez(folder / INPUTS, **rows)
         job = {
             "artefact": {**vars(artefact), "path": str(artefact.path.absolute())},
+            "shapes": [spec.shape for spec in inputs.specs],
+            "dtypes": [spec.dtype for spec in inputs.specs],
             "head": [own is head for own in list_heads(model)].index(True),
             "modules": _list_modules(model),
         }
@@ -95,10 +102,10 @@ def main(folder: Path) -> None:
         importlib.import_module(name)
     model = keras.models.load_model(folder / MODEL, compile=False)
     head = list_heads(model)[job["head"]]
-    signature = read_signature(model, "export")
+    inputs = read_inputs(model, "export").declare(job["shapes"], job["dtypes"])
     given = job["artefact"]
     artefact = Artefact(**{**given, "path": Path(given["path"])})
-    _writers.write(artefact, model, head, signature)
+    _writers.write(artefact, model, head, inputs)
     rows = dict(np.load(folder / INPUTS))
     outputs = _consumers.run(artefact.format, artefact.path, rows) if rows else {}
     np.savez(folder / OUTPUTS, **outputs)

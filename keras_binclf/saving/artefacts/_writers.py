@@ -13,8 +13,8 @@ import numpy as np
 from keras import ops
 
 from keras_binclf._data.heads import select_tensor
+from keras_binclf._data.inputs import ModelInputs
 from keras_binclf.layers import BinaryHead
-from keras_binclf.saving.artefacts._signature import Signature
 
 METADATA = "keras_binclf.json"
 """The name of the metadata, wherever a format keeps them."""
@@ -46,27 +46,30 @@ class Artefact:
     quantization: str | None = None
 
 
-def write(artefact: Artefact, model: keras.Model, head: BinaryHead, signature: Signature) -> None:
+def write(artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ModelInputs) -> None:
     """Write an artefact with the outputs `probability` and `label`.
 
     Args:
         artefact: what to write.
         model: model on the TensorFlow backend.
         head: its head.
-        signature: what it takes.
+        inputs: its inputs, of known shape and dtype.
     """
-    WRITERS[artefact.format](artefact, model, make_function(model, head, signature))
+    WRITERS[artefact.format](artefact, model, make_function(model, head, inputs))
 
 
-def make_function(model: keras.Model, head: BinaryHead, signature: Signature) -> Any:
+def make_function(model: keras.Model, head: BinaryHead, inputs: ModelInputs) -> Any:
     """Return the `tf.function` of the inputs, as positional arguments with their names."""
     import tensorflow as tf
 
-    specs = [tf.TensorSpec((None, *f.shape), f.dtype, name=f.name) for f in signature.fields]
+    specs = [
+        tf.TensorSpec((None, *(spec.shape or ())), spec.dtype, name=spec.name)
+        for spec in inputs.specs
+    ]
 
     @tf.function(input_signature=specs)
     def serve(*tensors: Any) -> dict[str, Any]:
-        output = select_tensor(model, head, signature.call(model, tensors))
+        output = select_tensor(model, head, inputs.call(model, tensors))
         probability = ops.cast(head.probabilities(output), "float32")
         return {"probability": probability, "label": head.labels(output)}
 

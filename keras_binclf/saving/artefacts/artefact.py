@@ -11,16 +11,17 @@ import keras
 import numpy as np
 
 from keras_binclf._data.heads import choose_head, select_tensor
+from keras_binclf._data.inputs import ModelInputs, RowReader, read_inputs
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import check_bool, check_choice, error_message, suggest_nearest
 from keras_binclf._version import __version__
 from keras_binclf.layers import BinaryHead
 from keras_binclf.saving.artefacts import _consumers, _writers
 from keras_binclf.saving.artefacts._elsewhere import write_elsewhere
-from keras_binclf.saving.artefacts._signature import Signature, read_signature
 from keras_binclf.saving.artefacts._writers import QUANTIZATIONS, Artefact
 
 OWNER = "export"
+Array = np.ndarray[Any, Any]
 NUM_ROWS = 256
 """Rows that are compared."""
 QUANTIZED_SHARE = 0.25
@@ -188,21 +189,25 @@ def export(
     spec = _check_format(format, path)
     _check_quantization(quantization, format)
     chosen = choose_head(model, head, OWNER)
-    signature = read_signature(model, OWNER)
+    inputs = read_inputs(model, OWNER)
+    given = None if sample is None else _read_sample(inputs, sample)
+    inputs = _declare(inputs, model, given)
     _check_packages(format, spec, verify)
-    rows = _make_sample(model, signature, sample) if verify else {}
+    rows = {}
+    if verify:
+        rows = _make_sample(model, inputs) if given is None else _name_rows(inputs, given)
     with _make_folder(path) as folder:
-        notes = _make_notes(model, chosen, signature, quantization)
+        notes = _make_notes(model, chosen, inputs, quantization)
         artefact = Artefact(format, Path(folder) / path.name, notes, quantization)
         try:
-            outputs = _write_and_run(artefact, model, chosen, signature, rows)
+            outputs = _write_and_run(artefact, model, chosen, inputs, rows)
         except Exception as error:
             raise RuntimeError(
                 f"{OWNER} could not write {model.name!r} as {format!r}: {_shorten(error)}"
             ) from error
         exported = Exported(path, format, 0, None, None)
         if verify:
-            exported = _compare(exported, model, chosen, signature, rows, outputs, quantization)
+            exported = _compare(exported, model, chosen, inputs, rows, outputs, quantization)
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, path.with_name(file.name))
     return exported
@@ -255,7 +260,7 @@ def _make_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 def _make_notes(
-    model: keras.Model, head: BinaryHead, signature: Signature, quantization: str | None
+    model: keras.Model, head: BinaryHead, inputs: ModelInputs, quantization: str | None
 ) -> dict[str, Any]:
     """Return the metadata."""
     return {
@@ -263,7 +268,9 @@ def _make_notes(
         "threshold": head.threshold,
         "class_names": head.class_names,
         "model": model.name,
-        "inputs": {f.name: {"shape": (None, *f.shape), "dtype": f.dtype} for f in signature.fields},
+        "inputs": {
+            f.name: {"shape": (None, *(f.shape or ())), "dtype": f.dtype} for f in inputs.specs
+        },
         "quantization": quantization,
         "rule": "label is 1 where probability > threshold, else 0",
     }
@@ -273,39 +280,72 @@ def _write_and_run(
     artefact: Artefact,
     model: keras.Model,
     head: BinaryHead,
-    signature: Signature,
+    inputs: ModelInputs,
     rows: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the artefact, and return what it gives for `rows`, unless there are none."""
     if keras.backend.backend() != "tensorflow":
-        return write_elsewhere(artefact, model, head, rows)
-    _writers.write(artefact, model, head, signature)
+        return write_elsewhere(artefact, model, head, inputs, rows)
+    _writers.write(artefact, model, head, inputs)
     return _consumers.run(artefact.format, artefact.path, rows) if rows else {}
 
 
-def _make_sample(model: keras.Model, signature: Signature, sample: Any) -> dict[str, Any]:
+def _read_sample(inputs: ModelInputs, sample: Any) -> list[Array]:
+    rows = RowReader(inputs, OWNER, "sample").read(sample)
+    if not len(rows):
+        raise ValueError(f"`sample` of {OWNER} must have rows. Received: none.")
+    return rows.arrays
+
+
+def _declare(inputs: ModelInputs, model: keras.Model, given: list[Array] | None) -> ModelInputs:
+    """Return inputs of known shape and dtype, where need be those of given rows."""
+    shapes = [None] * len(inputs.specs) if given is None else [rows.shape[1:] for rows in given]
+    kinds = ["f"] * len(inputs.specs) if given is None else [rows.dtype.kind for rows in given]
+    dtypes = ["string" if kind in "OSU" else model.input_dtype for kind in kinds]
+    declared = inputs.declare(shapes, dtypes)
+    for spec in declared.specs:
+        if spec.shape is None:
+            raise ValueError(
+                f"{OWNER} needs to know the shape of input {spec.name!r}, of which Keras keeps "
+                "none. Give rows, `sample=...`, or the model a `build` with a shape for each "
+                "argument of `call`."
+            )
+        if None in spec.shape:
+            raise ValueError(
+                f"{OWNER} needs inputs whose sizes are known, but for the number of rows. "
+                f"Received: input {spec.name!r} of shape {(None, *spec.shape)}. Build the model "
+                "with `keras.Input` of a fixed shape."
+            )
+    return declared
+
+
+def _name_rows(inputs: ModelInputs, given: list[Array]) -> dict[str, Any]:
     """Return rows by the names of the inputs."""
-    if sample is not None:
-        return signature.name_arrays(sample, OWNER)
+    pairs = zip(inputs.specs, given, strict=True)
+    return {spec.name: rows.astype(spec.host_dtype) for spec, rows in pairs}
+
+
+def _make_sample(model: keras.Model, inputs: ModelInputs) -> dict[str, Any]:
+    """Return rows made up at random, by the names of the inputs."""
     random = np.random.default_rng(0)
     scales = [layer for layer in iterate_layers(model) if _is_adapted(layer)]
-    inputs = {}
-    for field in signature.fields:
-        shape = (NUM_ROWS, *field.shape)
+    sample = {}
+    for field in inputs.specs:
+        shape = (NUM_ROWS, *(size or 1 for size in field.shape or ()))
         if field.dtype == "string":
             hint = "Give rows: `sample=x`."
             expected = "given for inputs of text, which cannot be made up"
             raise ValueError(error_message("sample", OWNER, expected, None, hint))
         if not keras.backend.is_float_dtype(field.dtype):
-            inputs[field.name] = random.integers(0, 2, shape).astype(field.dtype)
+            sample[field.name] = random.integers(0, 2, shape).astype(field.dtype)
             continue
         rows = random.normal(0, 2, shape)
         for layer in scales:
             mean = np.asarray(keras.ops.convert_to_numpy(layer.mean))
             if mean.shape[-1:] == shape[-1:]:
                 rows = rows * np.sqrt(keras.ops.convert_to_numpy(layer.variance)) + mean
-        inputs[field.name] = rows.astype(field.dtype)
-    return inputs
+        sample[field.name] = rows.astype(field.dtype)
+    return sample
 
 
 def _is_adapted(layer: keras.Layer) -> bool:
@@ -317,13 +357,13 @@ def _compare(
     exported: Exported,
     model: keras.Model,
     head: BinaryHead,
-    signature: Signature,
+    inputs: ModelInputs,
     rows: dict[str, Any],
     outputs: dict[str, Any],
     quantization: str | None,
 ) -> Exported:
     """Return how the artefact compares with the model, or raise where they differ."""
-    output = select_tensor(model, head, signature.call(model, rows.values()))
+    output = select_tensor(model, head, inputs.call(model, rows.values()))
     probability = keras.ops.convert_to_numpy(head.probabilities(output)).astype("float32")
     label = keras.ops.convert_to_numpy(head.labels(output))
     differences = np.abs(outputs["probability"] - probability)

@@ -1,0 +1,158 @@
+"""Arrays out of any form in which people hold columns of numbers."""
+
+import inspect
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_binclf._validation import check_plain_numbers
+
+Array = np.ndarray[Any, Any]
+
+NUMBERS = "fiub"
+"""Kinds of NumPy dtypes that count as numbers."""
+
+
+def is_dataset(value: Any) -> bool:
+    """Whether `value` yields batches, rather than being arrays, a table or a structure of them."""
+    if isinstance(value, keras.utils.PyDataset) or inspect.isgenerator(value):
+        return True
+    is_rows = hasattr(value, "shape") or isinstance(value, list | tuple | dict | str | bytes)
+    return not is_rows and isinstance(value, Iterable) and not hasattr(value, "__array__")
+
+
+def is_frame(value: Any) -> bool:
+    """Whether `value` is a table with named columns."""
+    return hasattr(value, "iloc") and hasattr(value, "columns")
+
+
+def is_ragged(value: Any) -> bool:
+    """Whether `value` is a tensor whose rows differ in length."""
+    return hasattr(value, "row_splits") and hasattr(value, "ragged_rank")
+
+
+def split_columns(frame: Any) -> dict[Any, Any]:
+    """Return the columns of a table by name."""
+    return dict(frame.items())
+
+
+def to_array(value: Any, name: str, owner: str, *, allow_text: bool = False) -> Array:
+    """Return the values of an array, tensor, table, sparse matrix or list as a NumPy array.
+
+    Tables are converted column by column, so that columns of different numeric types can stand
+    side by side. Missing values of a nullable column become NaN.
+
+    Args:
+        value: array-like.
+        name: name of the argument, for messages.
+        owner: name of the public function, for messages.
+        allow_text: bool, whether text is returned as it is, rather than being an error.
+
+    Raises:
+        TypeError: for masked values, complex numbers and anything that is not numeric; a column of
+            a table is named.
+        ValueError: for rows that differ in length.
+    """
+    if value is None:
+        raise TypeError(f"`{name}` of {owner} must be numbers. Received: None.")
+    check_plain_numbers(value, name, owner)
+    if is_frame(value):
+        return _stack_columns(value, name, owner, allow_text)
+    array = _convert(value, name, owner)
+    if array.dtype.kind == "O":
+        array = _read_objects(array)
+    if array.dtype.kind in NUMBERS or (allow_text and array.dtype.kind in "OSU"):
+        return array
+    check_plain_numbers(array, name, owner)
+    raise TypeError(
+        f"`{name}` of {owner} must be numbers. Received: dtype {array.dtype}{_quote(array)}. "
+        "Encode categories first, as with scikit-learn's `OneHotEncoder`."
+    )
+
+
+def is_missing(value: Any) -> bool:
+    """Whether one value of an object array stands for a value that is not known."""
+    # pandas need not be installed, and `pandas.NA` has no truth value.
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))
+
+
+def _convert(value: Any, name: str, owner: str) -> Array:
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)  # A masked array without masked values, or a matrix.
+    if hasattr(value, "iloc"):
+        return _read_column(value)
+    if hasattr(value, "tocsr") and hasattr(value, "toarray"):
+        return np.asarray(value.toarray())
+    expected = f"`{name}` of {owner} must be a rectangular array."
+    if is_ragged(value):
+        raise ValueError(f"{expected} Received: a ragged tensor. Pad its rows to one length.")
+    if keras.ops.is_tensor(value):
+        return np.asarray(keras.ops.convert_to_numpy(value))
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{expected} Received: parts of different shapes. Pad or cut them."
+        ) from None
+
+
+def _stack_columns(frame: Any, name: str, owner: str, allow_text: bool) -> Array:
+    """Return a matrix with one column for each of the table."""
+    if _is_uniform(frame):
+        return np.asarray(frame.to_numpy())
+    columns = [(label, _read_column(column)) for label, column in frame.items()]
+    wrong = [(label, column) for label, column in columns if column.dtype.kind not in NUMBERS]
+    if wrong and allow_text:
+        return np.asarray(frame.to_numpy())
+    if wrong:
+        found = [f"column {label!r} of dtype {c.dtype}{_quote(c)}" for label, c in wrong[:5]]
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        hint = "Encode that column" if len(wrong) == 1 else "Encode those columns"
+        raise TypeError(
+            f"`{name}` of {owner} must be numbers. Received: {', '.join(found)}{more}. {hint} "
+            "first, as with scikit-learn's `OneHotEncoder`."
+        )
+    return np.stack([column for _, column in columns], axis=1)
+
+
+def _is_uniform(frame: Any) -> bool:
+    """Whether all columns are of NumPy's number types, so that they are joined without objects."""
+    kinds = {dtype.kind if isinstance(dtype, np.dtype) else "O" for dtype in frame.dtypes}
+    return kinds == {"b"} or kinds <= set("fiu")
+
+
+def _read_column(column: Any) -> Array:
+    """Return a column of a table as a vector; of objects where it is not numeric."""
+    kind = getattr(column.dtype, "kind", "O")
+    if isinstance(column.dtype, np.dtype):
+        array = np.asarray(column.to_numpy())
+    elif kind not in NUMBERS:
+        array = np.asarray(column.to_numpy(dtype=object))
+    elif column.isna().any():
+        array = np.asarray(column.to_numpy(dtype="float64", na_value=np.nan))
+    else:
+        array = np.asarray(column.to_numpy(dtype="bool" if kind == "b" else f"{kind}8"))
+    return _read_objects(array) if array.dtype.kind == "O" else array
+
+
+def _read_objects(array: Array) -> Array:
+    """Return objects that are all numbers or missing as float64, others as they are."""
+    # Text that looks like a number stays text.
+    if all(isinstance(value, numbers.Real) or is_missing(value) for value in array.flat):
+        values = [np.nan if is_missing(value) else float(value) for value in array.flat]
+        return np.array(values, "float64").reshape(array.shape)
+    return array
+
+
+def _quote(array: Array) -> str:
+    """Return an example of the values that are no numbers."""
+    if array.dtype.kind not in "OSU":
+        return ""
+    others = (v for v in array.flat if not (isinstance(v, numbers.Real) or is_missing(v)))
+    example = next(others, None)
+    return "" if example is None else f", such as {str(example)[:40]!r}"
