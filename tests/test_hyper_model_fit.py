@@ -325,7 +325,7 @@ FATAL = keras_tuner.errors.FatalError
         ({"x": X, "y": Y, "validation_split": 0.3, "batch_size": 8}, "hypermodel chooses it"),
         ({"x": X, "y": Y, "validation_split": 0.3, "class_weight": {0: 1, 1: 2}}, "chooses it"),
         ({"x": PyDataset(X, Y), "validation_data": HELD_OUT}, "tune_batch_size=False"),
-        ({"x": X.astype("U"), "y": Y, "validation_split": 0.3}, "features that are numbers"),
+        ({"x": X.astype("U"), "y": Y, "validation_split": 0.3}, "`x` of .*fit must be numbers"),
         ({"x": (row for row in X), "validation_data": HELD_OUT}, "a generator ends with the first"),
         ({"x": X, "y": Y, "folds": 400}, "at most the number of rows"),
         ({"x": X, "y": Y, "folds": 3, "validation_data": HELD_OUT}, "left out beside"),

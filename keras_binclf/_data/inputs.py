@@ -353,17 +353,12 @@ class RowReader:
             if array.ndim == 0:
                 raise self._error("of shape (n, ...)", "shape ()", spec)
             return array
-        rank = len(array.shape) - 1
-        # As Keras does. A vector could also be one row.
-        may_expand = not self._allow_one and rank == len(spec.shape) - 1 and spec.shape[-1] == 1
-        if may_expand:
-            array = array[..., None]
-        elif rank == len(spec.shape) + 1 and array.shape[-1] == 1:
-            array = array[..., 0]
-        if len(array.shape) != len(spec.shape) + 1 or not _agree(spec.shape, array.shape[1:]):
-            shape = f"shape {tuple(array.shape)}"
-            raise self._error(_describe_shape(spec.shape, self._allow_one), shape, spec)
-        return array
+        # A vector could also be one row.
+        fitted = fit_rows(array, spec.shape, may_expand=not self._allow_one)
+        if fitted is None:
+            received = f"shape {tuple(array.shape)}"
+            raise self._error(_describe_shape(spec.shape, self._allow_one), received, spec)
+        return fitted
 
     def check_lengths(self, arrays: list[Any]) -> None:
         """Raise `ValueError` for inputs with different numbers of rows."""
@@ -405,6 +400,25 @@ class RowReader:
         where = f" (input {spec.name!r})" if spec and len(self.specs) > 1 else ""
         text = f"`{self.name}` of {self.owner} must be {expected}{where}. Received: {received}."
         return ValueError(f"{text} {hint}" if hint else text)
+
+
+def fit_rows(array: Any, shape: Shape, *, may_expand: bool = True) -> Any | None:
+    """Return rows of the given shape each, with a last dimension of 1 added or dropped as in Keras.
+
+    Args:
+        array: array or tensor of rows.
+        shape: of one row, with None for a size that varies.
+        may_expand: bool, whether a dimension may be added. Defaults to `True`.
+
+    Returns:
+        The rows, or None where they do not fit.
+    """
+    rank = len(array.shape) - 1
+    if may_expand and rank == len(shape) - 1 and shape[-1] == 1:
+        array = array[..., None]
+    elif rank == len(shape) + 1 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array if len(array.shape) > 0 and _agree(shape, array.shape[1:]) else None
 
 
 def _join(names: Iterable[Any]) -> str:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_binclf._data.inputs import fit_rows
 from keras_binclf._data.scored_rows import check_labels, check_weights, iterate_batches
+from keras_binclf._data.tables import is_dataset, to_array
 from keras_binclf._validation import error_message
 from keras_binclf.tuner.trial.folds import OWNER, Array, Fold, check_both_classes, make_folds
 
@@ -61,14 +62,14 @@ def check_data(given: Given, shape: tuple[int, ...]) -> Data:
         ValueError: for labels other than 0 and 1, shapes that do not fit, and no validation rows.
     """
     x, folds = given.x, given.folds
+    _check_repeatable(x)
     if is_dataset(x):
         return _check_dataset(given, shape)
     if given.y is None:
         hint = "Give arrays `x` and `y`, or a tf.data.Dataset, PyDataset or DataLoader."
         received = type(x).__name__
         raise TypeError(f"{OWNER} needs labels `y`. Received: x of type {received}, y=None. {hint}")
-    x = _to_array(x)
-    labels, weights = _check_rows("x", x, given.y, given.sample_weight, shape)
+    x, labels, weights = _check_rows("x", x, given.y, given.sample_weight, shape)
     if folds is not None:
         if given.validation_data is not None or given.validation_split:
             hint = "Every fold validates on rows of `x`."
@@ -83,18 +84,13 @@ def check_data(given: Given, shape: tuple[int, ...]) -> Data:
     return Data(x, labels, weights, validation, None)
 
 
-def is_dataset(x: Any) -> bool:
-    """Whether `x` gives batches of features and labels, rather than being features."""
+def _check_repeatable(x: Any) -> None:
     if inspect.isgenerator(x):
         hint = "Give arrays, or a tf.data.Dataset, PyDataset or DataLoader."
         raise TypeError(
             f"{OWNER} reads its data once for each trial, and a generator ends with the first. "
             f"{hint}"
         )
-    if isinstance(x, keras.utils.PyDataset):
-        return True
-    is_array = hasattr(x, "shape") or isinstance(x, list | tuple | dict)
-    return not is_array and isinstance(x, Iterable) and not hasattr(x, "__array__")
 
 
 def _check_dataset(given: Given, shape: tuple[int, ...]) -> Data:
@@ -116,10 +112,10 @@ def _check_validation(given: Any, shape: tuple[int, ...]) -> Any:
             f"{OWNER} needs validation rows: the trials are compared on them. Received: none. "
             "Give `validation_data=(x, y)`, `validation_split=0.2`, or `folds=5` for small tables."
         )
+    _check_repeatable(given)
     if isinstance(given, tuple | list):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(tuple(given))
-        x = _to_array(x)
-        labels, weights = _check_rows("validation x", x, y, weights, shape)
+        x, labels, weights = _check_rows("validation_data", x, y, weights, shape)
         check_both_classes(labels, "validation_data")
         return (x, labels) if weights is None else (x, labels, weights)
     if not is_dataset(given):
@@ -130,32 +126,28 @@ def _check_validation(given: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _check_rows(
-    what: str, x: Any, y: Any, sample_weight: Any, shape: tuple[int, ...]
-) -> tuple[Array, Array | None]:
-    """Return labels and weights as vectors, or raise for what does not fit `x`."""
-    if np.dtype(getattr(x, "dtype", "O")).kind not in "biuf":
-        raise TypeError(
-            f"{OWNER} needs features that are numbers. Received: {what} of dtype {x.dtype}. Encode "
-            "categories first, as with scikit-learn's `OneHotEncoder`."
-        )
-    if tuple(x.shape[1:]) != shape:
+    name: str, x: Any, y: Any, sample_weight: Any, shape: tuple[int, ...]
+) -> tuple[Array, Array, Array | None]:
+    """Return features, and labels and weights as vectors, or raise where they do not fit."""
+    array = to_array(x, name, OWNER)
+    fitted = fit_rows(array, shape)
+    if fitted is None:
         raise ValueError(
-            f"{OWNER} needs {what} of shape (n, {', '.join(map(str, shape))}), as `input_shape` "
-            f"says. Received: {what} of shape {tuple(x.shape)}."
+            f"`{name}` of {OWNER} must be of shape (n, {', '.join(map(str, shape))}), as "
+            f"`input_shape` says. Received: shape {array.shape}."
         )
-    rows = x.shape[0]
-    y = None if y is None else _to_array(y)
-    length = None if y is None else y.shape[0]
-    if y is None or length != rows:
+    rows = len(fitted)
+    length = None if y is None else len(to_array(y, "y", OWNER, allow_text=True))
+    if length != rows:
         raise ValueError(
-            f"{OWNER} needs one label for each row. Received: {what} with {rows} rows, {length} "
+            f"{OWNER} needs one label for each row. Received: `{name}` with {rows} rows, {length} "
             "labels."
         )
     labels = check_labels(OWNER, y, (rows,), np.ones(rows, "bool"))
     weights = None
     if sample_weight is not None:
-        weights = check_weights(OWNER, _to_array(sample_weight), (rows,)).astype("float32")
-    return labels.astype("float32"), weights
+        weights = check_weights(OWNER, sample_weight, (rows,)).astype("float32")
+    return fitted, labels.astype("float32"), weights
 
 
 def _split(x: Any, labels: Array, weights: Array | None, share: Any) -> Data:
@@ -179,12 +171,13 @@ def peek(dataset: Any) -> tuple[Any, Array, Any]:
         raise ValueError(f"{OWNER} needs rows. Received: an empty data set.")
     x, y, weights = batch
     # Backends take no tensors of each other.
-    return x, _to_array(y), None if weights is None else _to_array(weights)
+    labels = to_array(y, "y", OWNER, allow_text=True)
+    return x, labels, None if weights is None else to_array(weights, "sample_weight", OWNER)
 
 
 def _check_batch(dataset: Any, shape: tuple[int, ...]) -> None:
     x, y, weights = peek(dataset)
-    _check_rows("a batch", _to_array(x), y, weights, shape)
+    _check_rows("x", x, y, weights, shape)
 
 
 def find_class_weights(data: Data, prior: float | None) -> tuple[float, float]:
@@ -207,11 +200,4 @@ def find_class_weights(data: Data, prior: float | None) -> tuple[float, float]:
 def _count_share(dataset: Any) -> float:
     unending = "Give `prior`, the share of positives."
     batches = iterate_batches(OWNER, dataset, steps=None, unending=unending)
-    return float(np.mean(np.concatenate([_to_array(y).ravel() for _, y, _ in batches])))
-
-
-def _to_array(value: Any) -> Any:
-    """Return an array; a tensor of another library than NumPy is converted too."""
-    if isinstance(value, np.ndarray):
-        return value
-    return np.asarray(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
+    return float(np.mean(np.concatenate([to_array(y, "y", OWNER).ravel() for _, y, _ in batches])))

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from keras_binclf._data.tables import is_dataset
 from keras_binclf._validation import check_integer_at_least, error_message
 from keras_binclf.tuner.space.domains import Domain, Fixed
 from keras_binclf.tuner.space.hyperparameters import NONE, PARAMETERS
-from keras_binclf.tuner.trial.data import Data, find_class_weights, is_dataset, peek
+from keras_binclf.tuner.trial.data import Data, find_class_weights, peek
 
 OWNER = "BinaryClassifierHyperModel.fit"
 TABLE_BATCH_SIZE = 4096
