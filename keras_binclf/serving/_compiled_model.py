@@ -1,6 +1,6 @@
-"""The forward pass of a model as compiled functions, each backend in its fastest way.
+"""The forward pass of a model as compiled functions, one way for each backend.
 
-The only place of this room that imports a backend.
+The only module of this room that imports a backend.
 """
 
 import operator
@@ -17,23 +17,22 @@ from keras_binclf._data.inputs import Array, ModelInputs
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
-from keras_binclf.serving._numpy_forward import NumpyForward
 
 Run = Callable[[list[Array]], Array]
 """Takes the arrays of a batch and returns its probabilities."""
 
 ADAPTED = ("mean", "variance", "bin_boundaries")
-"""Attributes in which Keras's layers keep, beside their weights, what they call with."""
+"""Attributes of Keras's preprocessing layers that hold adapted statistics beside the weights."""
 
-# One at a time in a process: while they trace, Keras and the backends keep things in globals.
+# One trace at a time in a process: while they trace, Keras and the backends use global state.
 _TRACING = threading.RLock()
 
 
 class CompiledModel:
-    """Probabilities of a model as it is built now, whatever its weights come to be.
+    """Probabilities of a model as it is built now, with its current weights.
 
-    Each shape and dtype of a batch is compiled once, when it first comes, by one thread. The
-    values of all weights are read in each call. Updates of state are dropped.
+    Each shape and dtype of a batch is compiled once, at its first call, by one thread. The values
+    of all weights are read in each call. Updates of state are dropped.
 
     Args:
         model: built Keras model.
@@ -60,7 +59,7 @@ class CompiledModel:
         self._use_xla = _supports_xla(self._layers)
 
     def is_current(self) -> bool:
-        """Whether the model still consists of the weights that were compiled."""
+        """Whether the model still has the variables and layers that were compiled."""
         parts = list_parts(self._layers)
         return len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
 
@@ -130,25 +129,14 @@ class CompiledModel:
     def _compile_on_jax(self, arrays: list[Array]) -> Run:
         import jax
 
-        # JAX takes lists apart in each call, which takes longer than a small network.
+        # JAX flattens lists in each call, which takes longer than a small network.
         function = jax.jit(self._make_flat(self._trace))
 
         def run(arrays: list[Array]) -> Array:
             return np.asarray(function(*self._read_values(), *arrays))
 
-        expected = run(arrays)
-        values = self._read_values()
-        if any(device.platform != "cpu" for value in values for device in value.devices()):
-            return run
-        try:
-            forward = NumpyForward(jax.make_jaxpr(function)(*values, *arrays), values, arrays)
-            # XLA adds up in another order.
-            agrees = np.allclose(forward(values, arrays), expected, 1e-5, 1e-6, equal_nan=True)
-        except Exception:  # Whatever a layer does that cannot be read, JAX can compute.
-            return run
-        if not agrees:
-            return run
-        return lambda arrays: forward(self._read_values(), arrays)
+        run(arrays)  # compiles
+        return run
 
     def _compile_on_torch(self, arrays: list[Array]) -> Run:
         import torch
@@ -165,7 +153,7 @@ class CompiledModel:
         return run
 
     def _trace_on_torch(self, arrays: list[Array], device: Any) -> Callable[..., Tensor]:
-        """Return the operations that the model does, without the layers that ask for them."""
+        """Return the recorded operations of the model, or the eager model where recording fails."""
         import torch
         from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -181,7 +169,7 @@ class CompiledModel:
                 graph: Callable[..., Tensor] = tracer(*tensors).forward
                 if torch.allclose(graph(*tensors), expected, equal_nan=True):
                     return graph
-            except Exception:  # Whatever a layer does that cannot be traced, it can be called.
+            except Exception:  # A layer that cannot be traced can still be called.
                 return eager
         return eager
 
@@ -197,10 +185,10 @@ class CompiledModel:
 
 
 def list_parts(layers: list[keras.Layer]) -> list[Any]:
-    """Return what compiled functions hold on to, and a change in the model would replace.
+    """Return the objects that a compiled function captured and a change of the model replaces.
 
-    Those are the variables and sublayers of each layer, and what `adapt` or the loading of a file
-    replaces without a variable.
+    Those are the variables and sublayers of each layer, and the statistics that `adapt` or the
+    loading of a file replaces without a variable.
     """
     # The public properties collect these from all sublayers, which takes ten times as long.
     parts = [
@@ -216,7 +204,7 @@ def list_parts(layers: list[keras.Layer]) -> list[Any]:
 
 
 def _supports_xla(layers: list[keras.Layer]) -> bool:
-    # In XLA, a number beyond the vocabulary is no error, but the nearest word.
+    # XLA answers a number beyond the vocabulary with the nearest word instead of an error.
     return all(
         layer.supports_jit and not isinstance(layer, keras.layers.Embedding) for layer in layers
     )

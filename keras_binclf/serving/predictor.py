@@ -16,37 +16,31 @@ from keras_binclf.serving._compiled_model import CompiledModel
 
 
 class Predictor:
-    """Compiled scoring of one row, or of many, with any Keras model that has a `BinaryHead`.
+    """Score one row, or many, with low latency, with any Keras model that has a `BinaryHead`.
 
-    `model.predict` is made for many rows: it sets up a data pipeline in each call, which takes
-    longer than a small network itself. A predictor checks the rows, pads them with copies of the
-    last one up to the next of a few fixed batch sizes, and calls a function that was compiled for
-    that size; more rows than the largest size go in chunks. So it compiles at most once for each
-    batch size, whatever number of rows comes (again for each length, where a dimension of
-    the inputs is not known, for each dtype, where the model is subclassed, and after
-    `jax.clear_caches()`).
+    Use it in a service that answers row by row. `model.predict` is made for many rows: it sets up a
+    data pipeline in each call, which takes longer than a small network itself. A predictor checks
+    the rows, pads them with copies of the last row up to the next of a few fixed batch sizes, and
+    calls a function that was compiled for that size; more rows than the largest size go in chunks.
+    So it compiles at most once for each batch size, whatever the number of rows. (It compiles again
+    for each length where a dimension of the inputs is open, for each dtype where the model is
+    subclassed, and after `jax.clear_caches()`.) One row takes at most about twice the time of the
+    backend's own compiled call; where a row must take microseconds, `export` the model.
 
-    Weights and threshold are read in each call: the predictor gives what the model is worth now,
-    also after training, loading or `enable_lora`. It never changes the model; dropout is off and
-    updates of state are dropped. What is no weight, such as `head.activation`, is taken as it was
-    when a batch size was first used. Any number of threads may call one predictor, from the first
-    call on, while nobody trains or calls the model otherwise.
+    Each call uses the current weights and threshold, also after training, loading or `enable_lora`.
+    A predictor never changes the model: dropout is off and updates of state are dropped. Settings
+    that are not weights, such as `head.activation`, are those of the first call with a batch size.
+    Any number of threads may call one predictor, from the first call on, while no other code trains
+    or calls the model.
 
     NaN and infinity in the rows are refused, since a hidden layer can turn both into a plausible
-    number: TensorFlow's fused ReLU makes 0 of NaN. A model that replaces NaN itself has to be asked
-    with `model.predict`.
+    number: TensorFlow's fused ReLU makes 0 of NaN. For a model that replaces NaN itself, use
+    `model.predict`.
 
-    Sources: a few fixed sizes, and padding with real rows, are how TensorFlow Serving avoids
-    compiling again and again: `allowed_batch_sizes` in
-    https://github.com/tensorflow/serving/blob/master/tensorflow_serving/batching/batching_options.h
-
-    TensorFlow runs a concrete `tf.function`, https://www.tensorflow.org/guide/function, with XLA,
-    but without it where there is an `Embedding`: in XLA, a number beyond the vocabulary is no
-    error, but the nearest word. JAX runs `jax.jit`; on a CPU it would wake another thread for a few
-    rows of a small model, so NumPy does the operations that JAX recorded, where it has them,
-    https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html. PyTorch runs
-    in `torch.inference_mode` the operations that `make_fx` recorded, or the layers themselves where
-    they cannot be recorded.
+    On TensorFlow the compiled function is a concrete `tf.function` with XLA, but without XLA where
+    there is an `Embedding`, since XLA answers a number beyond the vocabulary with the nearest word
+    instead of an error. On JAX it is `jax.jit`. On PyTorch the operations that `make_fx` recorded
+    run in `torch.inference_mode`, or the layers themselves where they cannot be recorded.
 
     Args:
         model: built Keras model with a `BinaryHead` as one of its output layers. A subclassed
@@ -63,10 +57,10 @@ class Predictor:
         batch_sizes: tuple of ints in ascending order.
 
     Raises:
-        TypeError: if `model` is no Keras model, or the model is given what is no numbers.
-        ValueError: if the head cannot be found, if it is not known which output it emits, if the
-            model is not built or takes strings; and, in a call, for rows of the wrong names, shape
-            or values, and for a probability that is NaN.
+        TypeError: if `model` is not a Keras model; in a call, for values that are not numeric.
+        ValueError: if the head cannot be found or its output cannot be told, if the model is not
+            built or takes strings; in a call, for rows of the wrong names, shape or values, and for
+            a probability that is NaN.
 
     Example:
 
@@ -84,6 +78,12 @@ class Predictor:
     assert predictor.labels(row) == 1
     assert predictor(np.zeros((100, 4))).shape == (100, 1)
     ```
+
+    References:
+        - Fixed batch sizes, padded with rows: TensorFlow Serving's `allowed_batch_sizes`,
+          https://github.com/tensorflow/serving/blob/master/tensorflow_serving/batching/batching_options.h
+        - Concrete functions: https://www.tensorflow.org/guide/function
+        - `jax.jit`: https://docs.jax.dev/en/latest/jit-compilation.html
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Predictor:
 
     @property
     def num_compilations(self) -> int:
-        """How often the model was traced so far to be compiled."""
+        """Number of times that the model was traced to be compiled."""
         return self._num_compilations
 
     def __call__(self, x: Any) -> Any:
@@ -137,8 +137,8 @@ class Predictor:
             As in a call, in int32.
         """
         probabilities = self(x)
-        # `head.threshold` rounds it for people, which takes as long as a small network; so does
-        # `float` of what JAX holds.
+        # `head.threshold` rounds for display, which takes as long as a small network; so does
+        # `float` of a JAX array.
         value = self.head.threshold_weight.value
         threshold = float(np.asarray(value) if keras.backend.backend() == "jax" else value)
         check_head_threshold(self.head, threshold)
@@ -147,7 +147,7 @@ class Predictor:
     def _score(self, rows: Rows) -> Array:
         compiled = self._update_compiled()
         if not len(rows):
-            # The outcome of some row tells the shape of none.
+            # A row of zeros tells the shape of the output.
             return compiled(_make_batch(rows.arrays, 0, self.batch_sizes[0]))[:0]
         parts = [
             compiled(_make_batch(rows.arrays, start, size))[: len(rows) - start]
@@ -165,7 +165,7 @@ class Predictor:
 
     def _update_compiled(self) -> CompiledModel:
         if keras.backend.backend() == "jax":
-            # In `fit`, JAX holds the weights outside of the model until somebody asks for them.
+            # In `fit`, JAX keeps the weights outside of the model until they are asked for.
             self.model.jax_state_sync()
         compiled = self._compiled
         if not compiled.is_current():
@@ -181,9 +181,9 @@ class Predictor:
 
 
 def _make_batch(arrays: list[Array], start: int, size: int) -> list[Array]:
-    """Return `size` rows from `start` on, with copies of the last one for those that are missing.
+    """Return `size` rows from `start` on, padded with copies of the last row.
 
-    Zeros could be out of the vocabulary, or make NaN, of which a layer might warn.
+    Rows of zeros could be out of the vocabulary, or make NaN, of which a layer might warn.
     """
     return [_pad(array[start : start + size], size) for array in arrays]
 
