@@ -700,7 +700,6 @@ ERRORS = {
         TypeError,
         r"takes labels `y` beside features that are arrays.* leave `y` out",
     ),
-    "rows_and_labels": ((X.tolist(), Y), TypeError, r"numpy.asarray"),
     "features_alone": ((X,), TypeError, r"needs labels: give `y`.*type ndarray, y=None"),
     "number": ((3,), TypeError, r"needs labels: give `y`.*type int, y=None"),
     "features_in_dataset": ((as_dataset(X).batch(9),), ValueError, "a batch without them"),

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_binclf._data.tables import Array as Array
-from keras_binclf._data.tables import is_frame, split_columns, to_array
+from keras_binclf._data.tables import is_frame, split_columns, to_array, to_array_or_tensor
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Shape
 
@@ -252,6 +252,36 @@ class RowReader:
         self.check_lengths(arrays)
         return Rows(list(map(self._convert, self.specs, arrays)), is_one)
 
+    def arrange(self, x: Any) -> Any:
+        """Return the rows in `x` in the structure in which `model.predict` takes them.
+
+        Their dtypes stay, for Keras to cast, and tensors of the backend are not copied. Inputs
+        that may be left out may be None.
+
+        Args:
+            x: as for `read`.
+
+        Raises:
+            TypeError: for values that are not numeric.
+            ValueError: for wrong names and shapes.
+        """
+        values = list(map(self._arrange_one, self.specs, self.collect(x)))
+        self.check_lengths(values)
+        return self.inputs.pack(values)
+
+    def _arrange_one(self, spec: InputSpec, value: Any) -> Any:
+        if value is None and len(self.specs) > 1:
+            return None
+        array = to_array_or_tensor(value, self.name, self.owner, spec.dtype in (None, "string"))
+        if spec.dtype is None and len(array.shape) > 0:
+            return array  # A subclassed model may take other shapes than the first.
+        array = self.fit(spec, array)
+        dtype = spec.host_dtype
+        is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        if is_float and dtype is not None and dtype.kind in "iu":
+            return self._convert(spec, array)  # Keras would cut 1.7 to 1.
+        return array
+
     def _read_usual(self, x: Any) -> Rows | None:
         """Return the rows of an array that needs no conversion; None for anything else.
 
@@ -350,7 +380,7 @@ class RowReader:
     def fit(self, spec: InputSpec, array: Any) -> Any:
         """Return rows in the shape of their input, with a last dimension of 1 added or dropped."""
         if spec.shape is None:
-            if array.ndim == 0:
+            if len(array.shape) == 0:
                 raise self._error("of shape (n, ...)", "shape ()", spec)
             return array
         # A vector could also be one row.
@@ -362,8 +392,8 @@ class RowReader:
 
     def check_lengths(self, arrays: list[Any]) -> None:
         """Raise `ValueError` for inputs with different numbers of rows."""
-        if len({array.shape[0] for array in arrays}) > 1:
-            pairs = zip(self.specs, arrays, strict=True)
+        pairs = [(s, x) for s, x in zip(self.specs, arrays, strict=True) if x is not None]
+        if len({array.shape[0] for _, array in pairs}) > 1:
             counts = ", ".join(f"{array.shape[0]} rows of {spec.name!r}" for spec, array in pairs)
             raise self._error("of as many rows in each input", counts)
 
@@ -400,6 +430,28 @@ class RowReader:
         where = f" (input {spec.name!r})" if spec and len(self.specs) > 1 else ""
         text = f"`{self.name}` of {self.owner} must be {expected}{where}. Received: {received}."
         return ValueError(f"{text} {hint}" if hint else text)
+
+
+def arrange_rows(model: keras.Model, x: Any, owner: str) -> Any:
+    """Return rows in the structure and form in which `model.predict` takes them.
+
+    Args:
+        model: any Keras model. Where it does not tell its inputs, only tables are converted.
+        x: rows in any form, but no data set.
+        owner: name of the public function that takes them as `x`, for messages.
+
+    Raises:
+        TypeError: for values that are not numeric.
+        ValueError: for wrong names and shapes.
+    """
+    inputs = find_inputs(model)
+    if inputs is not None and len(inputs.arguments) == 1:
+        return RowReader(inputs, owner).arrange(x)
+    if isinstance(x, dict):
+        return {name: arrange_rows(model, value, owner) for name, value in x.items()}
+    if isinstance(x, list | tuple) and all(hasattr(value, "shape") for value in x):
+        return type(x)(arrange_rows(model, value, owner) for value in x)
+    return to_array_or_tensor(x, "x", owner, True)
 
 
 def fit_rows(array: Any, shape: Shape, *, may_expand: bool = True) -> Any | None:

@@ -1,16 +1,18 @@
-"""What a model gives for labelled rows, whatever form the rows come in."""
+"""The outputs of a model for labelled rows, whatever form the rows come in."""
 
 import dataclasses
 import itertools
-import numbers
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_binclf._data.forward import Forward, hold
 from keras_binclf._data.heads import check_defined, find_output, select_output
+from keras_binclf._data.inputs import arrange_rows
+from keras_binclf._data.tables import NUMBERS, is_dataset, is_missing, to_array
 from keras_binclf._validation import check_integer_at_least
 from keras_binclf.layers import BinaryHead
 
@@ -23,7 +25,7 @@ class ScoredRows:
     """Rows as three vectors of equal length; rows of weight 0 are left out.
 
     Attributes:
-        outputs: what the head emitted.
+        outputs: the probabilities or logits that the head emitted.
         labels: 0.0 or 1.0.
         weights: positive.
     """
@@ -65,20 +67,21 @@ def score_rows(
     """
     if steps is not None:
         steps = check_integer_at_least(steps, 1, "steps", owner)
-    if y is not None:
-        _check_lengths(owner, x, y, sample_weight)
-        outputs = model.predict(x, batch_size=batch_size, steps=steps, verbose=0)
-        parts = [_score_batch(owner, model, head, outputs, y, sample_weight)]
-    else:
-        if sample_weight is not None:
-            raise ValueError(
-                f"`sample_weight` of {owner} goes with arrays `x` and `y`. Received: a data set "
-                "without `y`. Let the data set give (features, labels, weights) a batch."
-            )
-        parts = [
-            _score_batch(owner, model, head, model.predict_on_batch(features), labels, weights)
-            for features, labels, weights in iterate_batches(owner, x, steps)
-        ]
+    _check_form(owner, x, y, sample_weight)
+    with hold(head):
+        forward = Forward(model, head)
+        if y is not None:
+            x = arrange_rows(model, x, owner)
+            _check_lengths(owner, x, y, sample_weight)
+            found = forward.predict(x, batch_size=batch_size, steps=steps, verbose=0)
+            parts = [_score_batch(owner, model, head, *found, y, sample_weight)]
+        else:
+            parts = [
+                _score_batch(
+                    owner, model, head, *forward.predict_on_batch(features), labels, weights
+                )
+                for features, labels, weights in _iterate_rows(owner, model, x, steps)
+            ]
     if not parts:
         raise ValueError(f"{owner} needs rows. Received: an empty data set.")
     outputs, labels, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -97,8 +100,37 @@ def check_both_classes(owner: str, rows: ScoredRows) -> None:
         )
 
 
+def _check_form(owner: str, x: Any, y: Any, sample_weight: Any) -> None:
+    """Raise for labels beside a data set, and for weights without labels."""
+    if y is not None and is_dataset(x):
+        raise TypeError(
+            f"{owner} takes labels `y` beside features that are arrays. Received: x of type "
+            f"{type(x).__name__}. Convert it with `numpy.asarray`, or, where it is a data set that "
+            "gives (features, labels), leave `y` out."
+        )
+    if y is None and sample_weight is not None:
+        raise ValueError(
+            f"`sample_weight` of {owner} goes with arrays `x` and `y`. Received: a data set "
+            "without `y`. Let the data set give (features, labels, weights) a batch."
+        )
+
+
+def _iterate_rows(
+    owner: str, model: keras.Model, data: Any, steps: int | None
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield the batches of a data set, with features as the model takes them."""
+    for features, labels, weights in iterate_batches(owner, data, steps):
+        yield arrange_rows(model, features, owner), labels, weights
+
+
 def _score_batch(
-    owner: str, model: keras.Model, head: BinaryHead, outputs: Any, y: Any, sample_weight: Any
+    owner: str,
+    model: keras.Model,
+    head: BinaryHead,
+    outputs: Any,
+    mask: Array | None,
+    y: Any,
+    sample_weight: Any,
 ) -> tuple[Array, Array, Array]:
     emitted = select_output(model, head, outputs)[..., 0]
     y = _select_part("labels", owner, model, head, outputs, y)
@@ -106,6 +138,9 @@ def _score_batch(
     weights = np.ones(emitted.shape)
     if sample_weight is not None:
         weights = check_weights(owner, sample_weight, emitted.shape)
+    # A mask of another shape says nothing about the rows of the head.
+    if mask is not None and mask.shape == emitted.shape:
+        weights = weights * mask
     present = weights > 0
     labels = check_labels(owner, y, emitted.shape, present)
     check_defined(np.where(present, emitted, 0))
@@ -137,10 +172,9 @@ def iterate_batches(
         yield keras.tree.map_structure(_to_tensor_or_array, features), labels, weights
 
 
-def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterable[Any]:
+def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterator[Any]:
     """Return an iterator over the batches of a data set that ends, or is cut by `steps`."""
-    arrays = hasattr(data, "shape") or isinstance(data, tuple | dict | str)
-    if arrays or not isinstance(data, keras.utils.PyDataset | Iterable):
+    if not (is_dataset(data) or isinstance(data, list)):
         raise TypeError(
             f"{owner} needs labels: give `y` beside the features, or, as `x`, a data set such as a "
             f"tf.data.Dataset, a keras.utils.PyDataset, a torch DataLoader or a generator of "
@@ -154,7 +188,8 @@ def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterable[A
     cardinality = getattr(data, "cardinality", None)
     if cardinality is not None and steps is None and int(cardinality()) == -1:
         raise ValueError(f"{owner} was given a tf.data.Dataset without end. {unending}")
-    return iter(data)
+    batches: Iterator[Any] = iter(data)
+    return batches
 
 
 def _to_tensor_or_array(value: Any) -> Any:
@@ -189,20 +224,18 @@ def _is_structure(value: Any) -> bool:
 
 
 def check_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> Array:
-    """Return a vector of 0.0 and 1.0; what stands in rows that are not present does not count."""
-    labels = _fit(_to_array(y), shape)
+    """Return a vector of 0.0 and 1.0; labels of rows that are not present do not count."""
+    labels = _fit(to_array(y, "y", owner, allow_text=True), shape)
     if labels is None:
         raise ValueError(
             f"{owner} needs one label a row, of shape {shape} or {(*shape, 1)}. Received: labels "
             f"of shape {np.shape(y)}."
         )
     counted = labels[present]
-    if counted.dtype.kind == "O" and all(isinstance(v, bool | numbers.Real) for v in counted):
-        counted = counted.astype("float64")
-    if counted.dtype.kind not in "biuf":
+    if counted.dtype.kind not in NUMBERS:
         raise TypeError(
             f"Labels of {owner} must be the numbers 0 and 1. Received: {_some(counted)}, of dtype "
-            f"{counted.dtype}. Map them, as in `y = (y == {_last(counted)!r}).astype('int32')`."
+            f"{counted.dtype}. {_map_hint(counted)}"
         )
     values = np.unique(counted)
     if not np.isin(values, (0, 1)).all():
@@ -218,11 +251,8 @@ def check_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> 
 
 
 def check_weights(owner: str, sample_weight: Any, shape: tuple[int, ...]) -> Array:
-    weights = _to_array(sample_weight)
-    if weights.dtype.kind not in "biuf":
-        raise TypeError(
-            f"`sample_weight` of {owner} must be numbers. Received: dtype {weights.dtype}."
-        )
+    """Return weights in `shape`; those of examples hold for all their steps."""
+    weights = to_array(sample_weight, "sample_weight", owner, hint="")
     fitted = _fit(weights, shape)
     if fitted is None and len(shape) > 1:
         fitted = _fit(weights, shape[:1])
@@ -248,35 +278,40 @@ def _fit(values: Array, shape: tuple[int, ...]) -> Array | None:
     return values if values.shape == shape else None
 
 
-def _to_array(value: Any) -> Array:
-    return np.asarray(ops.convert_to_numpy(value) if ops.is_tensor(value) else value)
-
-
 def _some(values: Array) -> str:
-    unique = [value.item() if hasattr(value, "item") else value for value in np.unique(values)]
-    return ", ".join(map(repr, unique[:5])) + (", …" if len(unique) > 5 else "")
+    """Return some of the values, each once."""
+    distinct = _list_distinct(values)
+    return ", ".join(map(repr, distinct[:5])) + (", …" if len(distinct) > 5 else "")
 
 
-def _last(values: Array) -> Any:
-    last = np.unique(values)[-1]
-    return last.item() if hasattr(last, "item") else last
+def _list_distinct(values: Array) -> list[Any]:
+    if values.dtype.kind == "O":  # Of types that cannot be compared.
+        by_text = {repr(value): value for value in values.flat}
+        return [by_text[text] for text in sorted(by_text)]
+    return [value.item() for value in np.unique(values)]
+
+
+def _map_hint(labels: Array) -> str:
+    """Say how to turn labels that are not numeric into 0 and 1."""
+    distinct = _list_distinct(labels)
+    known = [value for value in distinct if not is_missing(value)]
+    if len(known) < len(distinct):
+        return "Leave out the rows without a label, and map the others to 0 and 1."
+    if len({type(value) for value in known}) > 1:
+        return "They are of several types: find out why before mapping them."
+    return f"Map them, as in `y = (y == {known[-1]!r}).astype('int32')`."
 
 
 def _check_lengths(owner: str, x: Any, y: Any, sample_weight: Any) -> None:
-    """Raise, before the model runs, for features that are no arrays and for lengths that differ."""
-    columns = keras.tree.flatten(x)
-    if not all(hasattr(column, "shape") for column in columns):
-        raise TypeError(
-            f"{owner} takes labels `y` beside features that are arrays. Received: x of type "
-            f"{type(x).__name__}. Convert it with `numpy.asarray`, or, where it is a data set that "
-            "gives (features, labels), leave `y` out."
-        )
-    rows = columns[0].shape[0]
+    """Raise, before the model runs, for no rows, and for lengths that differ."""
+    rows = next(part.shape[0] for part in keras.tree.flatten(x) if part is not None)
     if rows == 0:
         raise ValueError(f"{owner} needs rows. Received: x with 0 rows.")
     for name, value in (("y", y), ("sample_weight", sample_weight)):
-        for part in keras.tree.flatten(value) if _is_structure(value) else [np.asarray(value)]:
-            if value is not None and np.shape(part)[:1] != (rows,):
+        for part in keras.tree.flatten(value) if _is_structure(value) else [value]:
+            if value is None:
+                continue
+            if to_array(part, name, owner, allow_text=True).shape[:1] != (rows,):
                 raise ValueError(
                     f"{owner} needs as many labels and weights as rows. Received: x with {rows} "
                     f"rows, {name} of shape {np.shape(part)}."

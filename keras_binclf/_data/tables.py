@@ -12,6 +12,7 @@ from keras_binclf._validation import check_plain_numbers
 
 Array = np.ndarray[Any, Any]
 
+ENCODE = "Encode categories first, as with scikit-learn's `OneHotEncoder`."
 NUMBERS = "fiub"
 """Kinds of NumPy dtypes that count as numbers."""
 
@@ -39,7 +40,9 @@ def split_columns(frame: Any) -> dict[Any, Any]:
     return dict(frame.items())
 
 
-def to_array(value: Any, name: str, owner: str, *, allow_text: bool = False) -> Array:
+def to_array(
+    value: Any, name: str, owner: str, *, allow_text: bool = False, hint: str = ENCODE
+) -> Array:
     """Return the values of an array, tensor, table, sparse matrix or list as a NumPy array.
 
     Tables are converted column by column, so that columns of different numeric types can stand
@@ -50,6 +53,7 @@ def to_array(value: Any, name: str, owner: str, *, allow_text: bool = False) -> 
         name: name of the argument, for messages.
         owner: name of the public function, for messages.
         allow_text: bool, whether text is returned as it is, rather than being an error.
+        hint: the way out for an array that is not numeric.
 
     Raises:
         TypeError: for masked values, complex numbers and anything that is not numeric; a column of
@@ -67,10 +71,16 @@ def to_array(value: Any, name: str, owner: str, *, allow_text: bool = False) -> 
     if array.dtype.kind in NUMBERS or (allow_text and array.dtype.kind in "OSU"):
         return array
     check_plain_numbers(array, name, owner)
-    raise TypeError(
-        f"`{name}` of {owner} must be numbers. Received: dtype {array.dtype}{_quote(array)}. "
-        "Encode categories first, as with scikit-learn's `OneHotEncoder`."
-    )
+    text = f"`{name}` of {owner} must be numbers. Received: dtype {array.dtype}{_quote(array)}."
+    raise TypeError(f"{text} {hint}" if hint else text)
+
+
+def to_array_or_tensor(value: Any, name: str, owner: str, allow_text: bool) -> Any:
+    """Return tensors of the backend as they are, and anything else as `to_array` does."""
+    if is_ragged(value) or not keras.ops.is_tensor(value):
+        return to_array(value, name, owner, allow_text=allow_text)
+    check_plain_numbers(value, name, owner)
+    return value
 
 
 def is_missing(value: Any) -> bool:

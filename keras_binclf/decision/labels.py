@@ -6,8 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_binclf._data.forward import hold
 from keras_binclf._data.heads import check_defined, choose_head, select_output
+from keras_binclf._data.inputs import arrange_rows
+from keras_binclf._data.tables import is_dataset
 from keras_binclf.layers import BinaryHead
+
+OWNER = "predict_labels"
 
 
 def predict_labels(
@@ -50,11 +55,34 @@ def predict_labels(
     assert keras_binclf.predict_labels(model, x).tolist() == [[1], [1]]
     ```
     """
-    chosen = choose_head(model, head, "predict_labels")
-    outputs = model.predict(x, batch_size=batch_size, verbose=verbose)
-    outputs = select_output(model, chosen, outputs)
-    check_defined(outputs)
-    return np.asarray(ops.convert_to_numpy(chosen.labels(outputs)))
+    chosen = choose_head(model, head, OWNER)
+    x, num_rows = _prepare(model, x)
+    with hold(chosen):
+        outputs = model.predict(x, batch_size=batch_size, verbose=verbose)
+        outputs = select_output(model, chosen, outputs)[:num_rows]
+        check_defined(outputs)
+        return np.asarray(ops.convert_to_numpy(chosen.labels(outputs)))
+
+
+def _prepare(model: keras.Model, x: Any) -> tuple[Any, int | None]:
+    """Return rows as `model.predict` takes them, and how many outputs count, None for all.
+
+    `model.predict` takes at least one row, of which the outputs of none have the shape.
+    """
+    if is_dataset(x):
+        return x, None
+    x = arrange_rows(model, x, OWNER)
+    parts = [part for part in keras.tree.flatten(x) if part is not None]
+    if parts[0].shape[0] > 0:
+        return x, None
+    return keras.tree.map_structure(_make_row, x), 0
+
+
+def _make_row(array: Any) -> Any:
+    if array is None:
+        return None
+    array = np.asarray(ops.convert_to_numpy(array) if ops.is_tensor(array) else array)
+    return np.zeros((1, *array.shape[1:]), array.dtype)
 
 
 def predict_class_names(

@@ -114,7 +114,7 @@ def flatten(
         TypeError: for labels, scores or weights that are no numbers.
         ValueError: for shapes that do not fit each other; nothing is broadcast.
     """
-    mask = _get_mask(y_pred)
+    mask = get_mask(y_pred)
     labels = _to_numbers(y_true, "y_true", owner, dtype)
     scores = _to_numbers(y_pred, "y_pred", owner, dtype)
     received = f"y_true of shape {_shape(labels)}, y_pred of shape {_shape(scores)}"
@@ -180,7 +180,8 @@ def _holds_objects(value: Any) -> bool:
     return getattr(getattr(value, "dtype", None), "kind", None) in ("U", "S", "O")
 
 
-def _get_mask(y_pred: Any) -> Tensor | None:
+def get_mask(y_pred: Any) -> Tensor | None:
+    """Return the Keras mask of a tensor, or None."""
     # Not public, and in other places on each backend: on JAX a tracer takes no attribute.
     from keras.src.backend import get_keras_mask
 

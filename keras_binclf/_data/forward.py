@@ -1,0 +1,109 @@
+"""One pass of a model over rows: its outputs, and the steps that a Keras mask hides."""
+
+import contextlib
+import functools
+import threading
+import weakref
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_binclf._data.heads import select_tensor
+from keras_binclf._layer_state import iterate_layers
+from keras_binclf._validation import Tensor
+from keras_binclf.layers import BinaryHead
+from keras_binclf.metrics.base import get_mask
+
+_LOCKS: "weakref.WeakKeyDictionary[BinaryHead, Any]" = weakref.WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+def hold(head: BinaryHead) -> Any:
+    """Return the lock under which a head is read with its model, or changed.
+
+    A function that predicts and then compares with the threshold holds it, and so does a function
+    that sets kernel, bias and threshold, so that no thread sees a part of a change. On JAX,
+    `model.predict` itself takes the weights out of the model while it runs.
+    """
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(head, threading.RLock())
+
+
+def hides_steps(model: keras.Model) -> bool:
+    """Whether a layer of the model may make a mask."""
+    return any(map(_makes_mask, iterate_layers(model)))
+
+
+def _makes_mask(layer: keras.Layer) -> bool:
+    if isinstance(layer, keras.layers.Masking | keras.layers.Lambda):
+        return True
+    if isinstance(layer, keras.layers.Embedding):
+        return bool(layer.mask_zero)
+    # Keras's other layers pass masks on.
+    is_own = type(layer).__module__.split(".")[0] in ("keras", "keras_binclf")
+    return not is_own and type(layer).compute_mask is not keras.Layer.compute_mask
+
+
+class MaskReader(keras.Model):
+    """Gives the outputs of a model with the mask of what a head emits, from one pass.
+
+    It holds the layers of the model and compiles functions of its own, so the model stays as it is.
+
+    Args:
+        model: built model.
+        head: one of its heads.
+    """
+
+    def __init__(self, model: keras.Model, head: BinaryHead) -> None:
+        super().__init__(autocast=False)  # The model casts its inputs itself.
+        self.model: Any = model
+        # As an attribute, the head would be tracked a second time.
+        self._find_mask = functools.partial(_find_mask, model, head)
+        self.run_eagerly = model.run_eagerly
+        self.jit_compile = model.jit_compile
+        self.built = True
+
+    def call(self, inputs: Any) -> dict[str, Any]:
+        """Return `{"outputs": ..., "mask": ...}`."""
+        outputs = self.model(inputs, training=False)
+        return {"outputs": outputs, "mask": self._find_mask(outputs)}
+
+
+def _find_mask(model: keras.Model, head: BinaryHead, outputs: Any) -> Tensor:
+    output = select_tensor(model, head, outputs)
+    mask = get_mask(output)
+    return ops.ones(ops.shape(output)[:-1], "bool") if mask is None else ops.cast(mask, "bool")
+
+
+class Forward:
+    """Predicts as the model does, with the mask of what a head emits where there may be one.
+
+    Args:
+        model: Keras model.
+        head: one of its heads.
+    """
+
+    def __init__(self, model: keras.Model, head: BinaryHead) -> None:
+        self._model = model
+        self._reader = None
+        if hides_steps(model):
+            strategy: Any = getattr(model, "distribute_strategy", None)
+            scope: Any = strategy.scope() if strategy else contextlib.nullcontext()
+            with scope:
+                self._reader = MaskReader(model, head)
+
+    def predict(self, x: Any, **options: Any) -> tuple[Any, np.ndarray[Any, Any] | None]:
+        """Return the outputs for all rows, and the mask or None; options as of `predict`."""
+        if self._reader is None:
+            return self._model.predict(x, **options), None
+        found = self._reader.predict(x, **options)
+        return found["outputs"], found["mask"]
+
+    def predict_on_batch(self, x: Any) -> tuple[Any, np.ndarray[Any, Any] | None]:
+        """Return the outputs for a batch, and the mask or None."""
+        if self._reader is None:
+            return self._model.predict_on_batch(x), None
+        found = self._reader.predict_on_batch(x)
+        return found["outputs"], np.asarray(found["mask"])
