@@ -1,68 +1,33 @@
 """The hidden stack of a classifier on tables."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_binclf._registry import SavedLayer, drop_sharing, register
+from keras_binclf._registry import SavedLayer, register
 from keras_binclf._validation import (
     Shape,
     Tensor,
     check_bool,
     check_choice,
     check_features,
-    error_message,
     is_integer,
-    is_real,
-    to_list,
 )
 from keras_binclf.layers._activation import (
-    check_keeps_shape,
     default_initializer,
     get_activation,
     serialize_template,
 )
-
-NORMALIZATIONS: dict[str, type] = {
-    "batch": keras.layers.BatchNormalization,
-    "layer": keras.layers.LayerNormalization,
-    "rms": keras.layers.RMSNormalization,
-}
-
-
-@dataclasses.dataclass
-class Step:
-    """What one hidden layer is made of; None for what it does without."""
-
-    dense: keras.layers.Dense
-    normalization: keras.layers.Layer | None
-    activation: Callable[[Tensor], Tensor]
-    dropout: keras.layers.Layer | None
-    projection: keras.layers.Dense | None = None
-
-    @property
-    def layers(self) -> list[keras.layers.Layer]:
-        """The parts that are layers, in the order in which data meets them."""
-        parts = (self.dense, self.normalization, self.activation, self.dropout, self.projection)
-        return [part for part in parts if isinstance(part, keras.layers.Layer)]
-
-    def __call__(self, inputs: Tensor, mask: Tensor | None, training: bool | None) -> Tensor:
-        """Return the outputs of the hidden layer, without skip connection."""
-        outputs = self.dense(inputs)
-        if isinstance(self.normalization, keras.layers.BatchNormalization):
-            # Any keyword, also one of None, makes an eager call of a Keras layer slower.
-            given = {"mask": mask, "training": training}
-            given = {name: value for name, value in given.items() if value is not None}
-            outputs = self.normalization(outputs, **given)
-        elif self.normalization is not None:
-            outputs = self.normalization(outputs)
-        outputs = self.activation(outputs)
-        if self.dropout is not None and training:
-            outputs = self.dropout(outputs, training=training)
-        return outputs
+from keras_binclf.layers._hidden_layer import (
+    NORMALIZATIONS,
+    HiddenLayer,
+    check_dropout_rate,
+    check_hidden_units,
+)
+from keras_binclf.layers._policy import get_float_policy, get_policy
+from keras_binclf.layers._sublayers import Sublayers
 
 
 @register
@@ -74,21 +39,14 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
     `x ← skip(x) + dropout(activation(normalization(x · kernel + bias)))`, where `skip` is the
     identity for equal widths and otherwise a dense projection without bias.
 
-    `block.layers` lists the sublayers, all of them plain `keras.layers`, so that
-    `model.summary(expand_nested=True)`, `model.quantize("int8")`, freezing one of them, and
-    `block.layers[0].enable_lora(4)` work and survive saving.
+    `block.layers` lists the sublayers, all of them plain `keras.layers`: they show in
+    `model.summary(expand_nested=True)`, and freezing one of them, `model.quantize("int8")` and
+    `block.layers[0].enable_lora(4)` work and survive saving. Their names are `dense_0`,
+    `dense_1` and so on in every block, so a filter finds a block by the path of its sublayers:
+    `model.quantize("int8", filters=lambda layer: "/my_block/" in f"/{layer.path}")`.
 
-    Sources: dropout, Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html;
-    batch normalization before the activation, Ioffe and Szegedy 2015,
-    https://arxiv.org/abs/1502.03167; layer normalization, Ba et al. 2016,
-    https://arxiv.org/abs/1607.06450; RMS normalization, Zhang and Sennrich 2019,
-    https://arxiv.org/abs/1910.07467; skip connections with projections, He et al. 2015,
-    https://arxiv.org/abs/1512.03385, and on tables, Gorishniy et al. 2021,
-    https://arxiv.org/abs/2106.11959. Initial kernels: He normal for the ReLU family, He et al.
-    2015, https://arxiv.org/abs/1502.01852; LeCun normal for SELU, Klambauer et al. 2017,
-    https://arxiv.org/abs/1706.02515; Glorot uniform otherwise, Glorot and Bengio 2010,
-    https://proceedings.mlr.press/v9/glorot10a.html. 64 and 32 units are the net that most
-    tutorials on tables start from.
+    Under a quantized policy such as `dtype="int8_from_float32"` the dense sublayers are
+    quantized. All other sublayers, and the block itself, compute in its float part.
 
     Args:
         hidden_units: int or list of ints, the width of each hidden layer. Defaults to `(64, 32)`.
@@ -134,6 +92,19 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
     trainable = sum(int(keras.ops.size(weight)) for weight in model.trainable_weights)
     assert trainable == (10 + 1) * 16 + (16 + 1) * 8 + (8 + 1) * 1 == 321
     ```
+
+    References:
+        - Dropout: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
+        - Batch normalization before the activation: Ioffe and Szegedy 2015,
+          https://arxiv.org/abs/1502.03167
+        - Layer normalization: Ba et al. 2016, https://arxiv.org/abs/1607.06450
+        - RMS normalization: Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467
+        - Skip connections with projections: He et al. 2015, https://arxiv.org/abs/1512.03385;
+          on tables: Gorishniy et al. 2021, https://arxiv.org/abs/2106.11959
+        - Initial kernels: He et al. 2015, https://arxiv.org/abs/1502.01852 (ReLU family);
+          Klambauer et al. 2017, https://arxiv.org/abs/1706.02515 (SELU); Glorot and Bengio 2010,
+          https://proceedings.mlr.press/v9/glorot10a.html (others)
+        - 64 and 32 units are the net that most tutorials on tables start from.
     """
 
     def __init__(
@@ -151,13 +122,13 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         owner = type(self).__name__
-        hidden_units = _check_hidden_units(hidden_units, owner)
-        dropout_rate = _check_dropout_rate(dropout_rate, len(hidden_units), owner)
+        hidden_units = check_hidden_units(hidden_units, owner)
+        dropout_rate = check_dropout_rate(dropout_rate, len(hidden_units), owner)
         check_choice(normalization, "normalization", owner, (None, *NORMALIZATIONS))
         residual = check_bool(residual, "residual", owner)
         use_bias = check_bool(use_bias, "use_bias", owner)
         activation = get_activation(activation, owner)
-        super().__init__(**kwargs)
+        super().__init__(**{**kwargs, "dtype": get_policy(kwargs.get("dtype"), owner)})
         self.hidden_units = hidden_units
         self.dropout_rate = dropout_rate
         self.normalization = normalization
@@ -172,10 +143,12 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
         self.activation = serialize_template(activation) if is_layer else activation
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
         self.supports_masking = True
-        self._saved_sublayers = dict(sublayers or {})
-        self._first_configs: dict[str, Any] = {}
-        self._steps = tuple(self._make_step(i, activation) for i in range(len(hidden_units)))
+        self._sublayers = Sublayers(sublayers, owner)
+        self._hidden_layers = tuple(
+            self._make_hidden_layer(i, activation) for i in range(len(hidden_units))
+        )
         self._list_sublayers()
+        self._sublayers.check_saved_names(self._name_sublayers())
 
     def build(self, input_shape: Shape) -> None:
         """Create the projections, and build every sublayer.
@@ -189,15 +162,10 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
         owner = type(self).__name__
         features = check_features(input_shape, owner)
         shape = tuple(input_shape)
-        for i, step in enumerate(self._steps):
-            output_shape = (*shape[:-1], step.dense.units)
-            if self.residual and shape[-1] != step.dense.units:
-                name = f"projection_{i}"
-                step.projection = self._make_dense(name, i, activation=None, use_bias=False)
-            for layer in step.layers:
-                layer.build(shape if layer in (step.dense, step.projection) else output_shape)
-            check_keeps_shape(step.activation, output_shape, owner)
-            shape = output_shape
+        for hidden_layer in self._hidden_layers:
+            if hidden_layer.needs_projection(shape[-1]):
+                hidden_layer.projection = self._make_projection(hidden_layer.index)
+            shape = hidden_layer.build(shape, owner)
         self._list_sublayers()
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: features})
 
@@ -215,14 +183,15 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
         Returns:
             Tensor of shape `(batch_size, ..., hidden_units[-1])`.
         """
-        # A copy carries no mask, which layers that know nothing of masks would warn about.
+        # A copy carries no mask; layers that do not support masks would warn about one.
         x = inputs if mask is None else ops.copy(inputs)
-        for step in self._steps:
-            outputs = step(x, mask, training)
-            if self.residual:
-                outputs = ops.add(x if step.projection is None else step.projection(x), outputs)
-            x = outputs
+        for hidden_layer in self._hidden_layers:
+            x = hidden_layer(x, mask, training)
         return x
+
+    def quantized_call(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return what `call` returns: Keras asks for this under a quantized policy."""
+        return self.call(*args, **kwargs)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `(batch_size, ..., hidden_units[-1])`."""
@@ -240,28 +209,24 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
                 layer.quantize(mode, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, with what was changed in single sublayers."""
-        changed = [layer for layer in self.layers if self._is_changed(layer)]
-        activation = self.activation
+        """Return the constructor's arguments, and the configs of sublayers that were changed."""
+        activation, rates = self.activation, self.dropout_rate
         return {
             **super().get_config(),
             "hidden_units": list(self.hidden_units),
             "activation": activation
             if isinstance(activation, dict)
             else keras.activations.serialize(activation),
-            "dropout_rate": self.dropout_rate
-            if isinstance(self.dropout_rate, float)
-            else list(self.dropout_rate),
+            "dropout_rate": rates if isinstance(rates, float) else list(rates),
             "normalization": self.normalization,
             "residual": self.residual,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "sublayers": {layer.name: drop_sharing(layer.get_config()) for layer in changed}
-            or None,
+            "sublayers": self._sublayers.get_changed(self.layers, self.trainable),
         }
 
-    def _make_step(self, index: int, activation: Any) -> Step:
+    def _make_hidden_layer(self, index: int, activation: Any) -> HiddenLayer:
         dense = self._make_dense(f"dense_{index}", index, activation, self.use_bias)
         normalization = dropout = None
         if self.normalization is not None:
@@ -275,7 +240,10 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
         if rate > 0:
             config = {"rate": rate}
             dropout = self._make_sublayer(f"dropout_{index}", keras.layers.Dropout, config)
-        return Step(dense, normalization, activation, dropout)
+        return HiddenLayer(index, self.residual, dense, normalization, activation, dropout)
+
+    def _make_projection(self, index: int) -> keras.layers.Dense:
+        return self._make_dense(f"projection_{index}", index, activation=None, use_bias=False)
 
     def _make_dense(self, name: str, index: int, activation: Any, use_bias: bool) -> Any:
         # Different for each kernel, that of a projection too, which may have the same shape.
@@ -290,26 +258,24 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
         return self._make_sublayer(name, keras.layers.Dense, config)
 
     def _make_sublayer(self, name: str, cls: Any, config: Mapping[str, Any]) -> Any:
-        """Return the sublayer as it was saved if it was changed, else a new one."""
-        policy = self.dtype_policy
+        can_be_quantized = cls is keras.layers.Dense
+        policy = self.dtype_policy if can_be_quantized else get_float_policy(self.dtype_policy)
         # A custom layer without `get_config` can repeat the name of a policy, not the policy.
         dtype = policy.name if type(policy) is keras.dtype_policies.DTypePolicy else policy
         trainable = self.trainable and config.get("trainable", True)
         config = {**config, "name": name, "dtype": dtype, "trainable": trainable}
-        layer = cls.from_config(config)
-        self._first_configs[name] = drop_sharing(layer.get_config())
-        if name in self._saved_sublayers:
-            return cls.from_config(self._saved_sublayers[name])
-        return layer
+        return self._sublayers.make(cls, config)
 
     def _list_sublayers(self) -> None:
         # Files hold the sublayers under this attribute, in this order: the name is file format.
-        self.layers = [layer for step in self._steps for layer in step.layers]
+        self.layers = [layer for hidden in self._hidden_layers for layer in hidden.layers]
 
-    def _is_changed(self, layer: keras.layers.Layer) -> bool:
-        """Whether `layer` is other than this block's arguments alone would make it."""
-        first = {**self._first_configs[layer.name], "trainable": self.trainable}
-        return bool(drop_sharing(layer.get_config()) != first)
+    def _name_sublayers(self) -> list[str]:
+        """Return the names of all sublayers that the block has, or may have once it is built."""
+        names = [layer.name for layer in self.layers]
+        widths = (None, *self.hidden_units)
+        changes = [i for i, width in enumerate(self.hidden_units) if width != widths[i]]
+        return names + [f"projection_{i}" for i in changes if self.residual]
 
 
 def _vary_initializer(initializer: Any, offset: int) -> Any:
@@ -320,26 +286,3 @@ def _vary_initializer(initializer: Any, offset: int) -> Any:
     if is_integer(config.get("seed")):
         config["seed"] += offset
     return type(initializer).from_config(config)
-
-
-def _check_hidden_units(value: Any, owner: str) -> tuple[int, ...]:
-    expected = "a positive int or a non-empty list of them"
-    widths = to_list(value)
-    widths = [value] if widths is None else widths
-    if not all(is_integer(width) for width in widths):
-        raise TypeError(error_message("hidden_units", owner, expected, value))
-    if not widths or min(widths) < 1:
-        raise ValueError(error_message("hidden_units", owner, expected, value))
-    return tuple(int(width) for width in widths)
-
-
-def _check_dropout_rate(value: Any, num_layers: int, owner: str) -> float | tuple[float, ...]:
-    expected = f"a float in [0, 1), or a list of {num_layers}, one per hidden layer"
-    listed = to_list(value)
-    rates = [value] if listed is None else listed
-    if not all(is_real(rate) for rate in rates):
-        raise TypeError(error_message("dropout_rate", owner, expected, value))
-    wrong_length = listed is not None and len(rates) != num_layers
-    if wrong_length or not all(0 <= rate < 1 for rate in rates):
-        raise ValueError(error_message("dropout_rate", owner, expected, value))
-    return float(value) if listed is None else tuple(float(rate) for rate in rates)
