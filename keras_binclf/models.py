@@ -1,5 +1,6 @@
-"""Layers put together into a classifier."""
+"""Functional models of the layers."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras_binclf._validation import (
     check_positive,
     error_message,
     is_integer,
+    suggest_nearest,
     to_list,
 )
 from keras_binclf.layers import BinaryHead, MLPBlock
@@ -18,6 +20,7 @@ from keras_binclf.metrics import BestThreshold, BinaryAUC, ThresholdMetric
 
 OWNER = "binary_classifier"
 DEFAULT_LEARNING_RATE = 1e-3
+SCHEDULE_HINT = "Or give it a keras.optimizers.schedules.LearningRateSchedule."
 
 
 def binary_classifier(
@@ -37,18 +40,15 @@ def binary_classifier(
     compile: bool = True,
     name: str = "binary_classifier",
 ) -> keras.Model:
-    """Build the classifier that most tables need: scaler, hidden layers, head, compiled.
+    """Build and compile a classifier for tables: scaler, hidden layers and head.
 
     The result is a plain functional `keras.Model` of the layers `features` → scaler →
-    `mlp_block` → `binary_head`. Sources of the defaults are given where they act:
-    `keras_binclf.MLPBlock`, `keras_binclf.BinaryHead`; the learning rate is that of Kingma and Ba
-    2015, "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980.
+    `mlp_block` → `binary_head`, which can be taken apart, changed and compiled again.
 
-    The kernel of the head starts from zeros, as in Zhang, Dauphin and Ma 2019, "Fixup
-    Initialization", https://arxiv.org/abs/1901.09321. So an untrained classifier gives every row
-    the prior (0.5 without one), and not the noise of random weights, which a small table has too
-    few rows to train away: benchmarks/tuning.py. The hidden layers learn from the second step on,
-    when the head is no longer zero.
+    The kernel of the head starts from zeros, so an untrained classifier gives every row the prior
+    (0.5 without one). Random weights would give noise, which a small table has too few rows to
+    train away: benchmarks/tuning.py. The hidden layers learn from the second step on, when the
+    head is no longer zero.
 
     Args:
         input_shape: int, the number of features, or the shape of one example without the batch,
@@ -69,8 +69,10 @@ def binary_classifier(
             `"sigmoid"`.
         learning_rate: positive float or `keras.optimizers.schedules.LearningRateSchedule`.
             Defaults to `0.001`.
-        optimizer: name of a Keras optimizer, which gets `learning_rate`, or an optimizer, which
-            has its own; `None` for Adam. Defaults to `None`.
+        optimizer: name of a Keras optimizer, which gets `learning_rate`; an optimizer or its
+            serialized config, which have their own; `None` for Adam. `"muon"` leaves the head to
+            AdamW; give `keras.optimizers.Muon` `exclude_layers=["binary_head"]` for the same.
+            Defaults to `None`.
         metrics: list of metrics as in `keras.Model.compile`, or `"default"` for `accuracy` at the
             threshold 0.5, the areas `auc` and `pr_auc` under the ROC and the precision-recall
             curve, the largest F1, `best_f1`, and its threshold, `best_threshold`, which
@@ -86,9 +88,9 @@ def binary_classifier(
 
     Raises:
         TypeError: for an argument of the wrong kind.
-        ValueError: for an argument of the wrong value, for a `Normalization` that was not adapted,
-            or to another number of features, or computes in 16 bits, and for a learning rate
-            beside an optimizer that has its own.
+        ValueError: for an argument of the wrong value; for a `Normalization` that was not adapted,
+            was adapted to another number of features, or computes in 16 bits; for a learning rate
+            beside an optimizer that has its own; and for a Muon that would update the head.
 
     Example:
 
@@ -107,6 +109,15 @@ def binary_classifier(
     model.fit(x, y, epochs=20, verbose=0)
     assert (keras_binclf.predict_labels(model, x)[:, 0] == y).mean() > 0.9
     ```
+
+    References:
+        - Layers and their defaults: `keras_binclf.MLPBlock`, `keras_binclf.BinaryHead`
+        - Adam and its learning rate: Kingma and Ba 2015, "Adam: A Method for Stochastic
+          Optimization", https://arxiv.org/abs/1412.6980
+        - Head of zeros: Zhang, Dauphin and Ma 2019, "Fixup Initialization",
+          https://arxiv.org/abs/1901.09321
+        - Muon, which is not for output layers: Jordan et al. 2024,
+          https://kellerjordan.github.io/posts/muon
     """
     check_bool(compile, "compile", OWNER)
     check_choice(activation_out, "activation_out", OWNER, ("sigmoid", None))
@@ -132,7 +143,7 @@ def binary_classifier(
     model = keras.Model(inputs, head(x), name=name)
     if compile:
         model.compile(
-            optimizer=_get_optimizer(optimizer, learning_rate),
+            optimizer=_get_optimizer(optimizer, learning_rate, head),
             loss=head.loss(),
             metrics=_get_metrics(metrics, head),
         )
@@ -140,7 +151,7 @@ def binary_classifier(
 
 
 def make_head(activation: str | None = "sigmoid", *, prior: float | None = None) -> BinaryHead:
-    """Return a head that gives the prior, whatever its inputs, until it is trained."""
+    """Return a head that gives every row the prior until it is trained."""
     return BinaryHead(activation, prior=prior, kernel_initializer="zeros", name="binary_head")
 
 
@@ -166,7 +177,7 @@ def check_scaler(scaler: Any, num_features: int, owner: str) -> keras.Layer:
 
 
 def _check_normalization(scaler: keras.layers.Normalization, num_features: int, owner: str) -> None:
-    """Raise for what Keras would pass without a word, and the model would not survive."""
+    """Raise for a scaler that Keras accepts, and that makes the model's outputs useless."""
     if scaler.compute_dtype in ("float16", "bfloat16"):
         hint = "Raw features overflow or lose digits in 16 bits: give it `dtype='float32'`."
         raise ValueError(error_message("scaler", owner, "of a 32-bit dtype", scaler, hint))
@@ -184,7 +195,7 @@ def _check_normalization(scaler: keras.layers.Normalization, num_features: int, 
 
 
 def _check_unused(**options: Any) -> None:
-    """Raise for what only hidden layers would use, where there are none."""
+    """Raise for options of hidden layers where there are no hidden layers."""
     defaults = {"activation": "relu", "dropout_rate": 0.0, "normalization": None, "residual": False}
     for name, value in options.items():
         if value is not defaults[name] and value != defaults[name]:
@@ -192,17 +203,57 @@ def _check_unused(**options: Any) -> None:
             raise ValueError(error_message(name, OWNER, expected, value))
 
 
-def _get_optimizer(optimizer: Any, learning_rate: Any) -> keras.optimizers.Optimizer:
+def _get_optimizer(
+    optimizer: Any, learning_rate: Any, head: BinaryHead
+) -> keras.optimizers.Optimizer:
     if optimizer is None or isinstance(optimizer, str):
         if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-            learning_rate = check_positive(learning_rate, "learning_rate", OWNER)
-        optimizer_class = type(keras.optimizers.get(optimizer or "adam"))
-        return optimizer_class(learning_rate=learning_rate)
+            learning_rate = check_positive(learning_rate, "learning_rate", OWNER, SCHEDULE_HINT)
+        optimizer_class = type(_find_optimizer(optimizer or "adam"))
+        is_muon = issubclass(optimizer_class, keras.optimizers.Muon)
+        options = {"exclude_layers": [head.name]} if is_muon else {}
+        return optimizer_class(learning_rate=learning_rate, **options)
+    found = _find_optimizer(optimizer)
     if learning_rate != DEFAULT_LEARNING_RATE:
         hint = "The optimizer has a learning rate of its own: set it there."
-        expected = "left out where `optimizer` is given as an instance"
+        expected = "left out where `optimizer` is an instance or a config"
         raise ValueError(error_message("learning_rate", OWNER, expected, learning_rate, hint))
-    return keras.optimizers.get(optimizer)
+    _check_muon(found, head)
+    return found
+
+
+def _find_optimizer(value: Any) -> keras.optimizers.Optimizer:
+    """Return the optimizer that a name or a config stands for, or the instance itself."""
+    try:
+        # Keras writes into the config.
+        return keras.optimizers.get(dict(value) if isinstance(value, dict) else value)
+    except (TypeError, ValueError, KeyError) as error:
+        expected = "the name of a Keras optimizer, an optimizer, its serialized config or None"
+        kind = ValueError if isinstance(value, str | dict) else TypeError
+        hint = suggest_nearest(value, _list_optimizers()) if isinstance(value, str) else ""
+        if isinstance(value, type) and issubclass(value, keras.optimizers.Optimizer):
+            hint = f"Did you mean `{value.__name__}()`?"
+        raise kind(error_message("optimizer", OWNER, expected, value, hint)) from error
+
+
+def _list_optimizers() -> list[str]:
+    classes = [value for value in vars(keras.optimizers).values() if isinstance(value, type)]
+    others = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
+    known = [c for c in classes if issubclass(c, keras.optimizers.Optimizer) and c not in others]
+    return [c.__name__.lower() for c in known]
+
+
+def _check_muon(optimizer: Any, head: BinaryHead) -> None:
+    """Raise for a Muon that orthogonalizes the updates of the head, a matrix of one column."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not isinstance(optimizer, keras.optimizers.Muon):
+        return
+    patterns = optimizer.exclude_layers
+    if not any(re.search(pattern, head.kernel.path) for pattern in patterns):
+        raise ValueError(
+            f"`optimizer` of {OWNER} must leave the output layer to AdamW. Received: a Muon with "
+            f"exclude_layers={patterns!r}. Give it `exclude_layers=[{head.name!r}]`."
+        )
 
 
 def _get_metrics(metrics: Any, head: BinaryHead) -> Any:
@@ -222,7 +273,7 @@ def _get_metrics(metrics: Any, head: BinaryHead) -> Any:
 
 
 def _check_names(metrics: Any) -> None:
-    """Raise for two metrics of one name: Keras would show one of them only, without a word."""
+    """Raise for two metrics of one name, of which Keras would report only one."""
     names = [metric.name for metric in to_list(metrics) or [] if hasattr(metric, "name")]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

@@ -174,7 +174,14 @@ def test_best_checkpoint_brings_its_threshold_back(tmp_path):
     assert keras.models.load_model(path).layers[-1].threshold == 0.2
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *("mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "int8_from_mixed_bfloat16"),
+        keras.saving.serialize_keras_object(keras.DTypePolicy("mixed_float16")),
+    ],
+    ids=lambda policy: policy if isinstance(policy, str) else "config",
+)
 def test_computes_in_float32_under_lower_policies(policy):
     head = BinaryHead(dtype=policy)
     outputs = head(ops.cast(X, "float16"))

@@ -12,8 +12,8 @@ import pytest
 import serve_elsewhere
 import zoo
 
-from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head, predict_labels
-from keras_binclf.saving import export, to_core_layers
+from keras_binclf import BinaryHead, binary_classifier, find_head, predict_labels
+from keras_binclf.saving import export
 from keras_binclf.saving.artefacts import _consumers
 
 BACKEND = keras.backend.backend()
@@ -170,136 +170,7 @@ def test_signature_is_what_tensorflow_serving_reads(tmp_path):
     assert "Method name is: tensorflow/serving/predict" in shown
 
 
-# Core layers
-
-
-CORE = [make for make in (*EVERYWHERE, *MORE) if make is not zoo.subclassed]
-
-
-@pytest.mark.parametrize("make", CORE, ids=lambda make: make.__name__)
-def test_core_layers_give_the_same_numbers(make, tmp_path):
-    model, x, _ = make()
-    expected = model.predict(x, verbose=0)
-    core = to_core_layers(model)
-    assert {type(layer).__module__.split(".")[0] for layer in core._flatten_layers()} == {"keras"}
-    assert core.name == model.name
-    assert not core.compiled
-    found = core.predict(x, verbose=0)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    # A model of its own: what is done to it does not reach the other one.
-    core.set_weights([np.zeros_like(weight) for weight in core.get_weights()])
-    np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
-
-
-def test_core_layers_of_several_heads_have_the_outputs_of_the_model():
-    model, x, _ = zoo.two_heads()
-    expected, found = model.predict(x, verbose=0), to_core_layers(model).predict(x, verbose=0)
-    assert expected.keys() == found.keys()
-    for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6)
-
-
-def test_core_layers_train_as_the_model_does():
-    """Dropout, regularization, frozen parts and batch statistics are there too."""
-    inputs = keras.Input((6,))
-    block = MLPBlock(
-        (8, 4), normalization="batch", residual=True, kernel_regularizer="l2", activation="tanh"
-    )
-    model = keras.Model(inputs, BinaryHead(kernel_regularizer="l2")(block(inputs)))
-    core = to_core_layers(model)
-    x, y = zoo.make_table(6)
-    losses = []
-    for each in (model, core):
-        each.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
-        losses.append(each.fit(x, y, epochs=3, shuffle=False, verbose=0).history["loss"])
-    np.testing.assert_allclose(*losses, rtol=1e-5)
-    np.testing.assert_allclose(core.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
-
-
-def test_core_layers_drop_out_while_they_train():
-    model = keras.Sequential([keras.Input((6,)), MLPBlock(64, dropout_rate=0.5), BinaryHead()])
-    core = to_core_layers(model)
-    x = np.ones((1, 6), "float32")
-    outputs = [zoo.to_numpy(core(x, training=t)).item() for t in (False, True, True)]
-    assert len(set(outputs)) == 3
-    assert outputs[0] == pytest.approx(zoo.to_numpy(model(x)).item())
-
-
-@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`:UserWarning")
-def test_quantized_layers_stay_so():
-    model = zoo.with_random_head(binary_classifier(6, compile=False))
-    model.quantize("int8")
-    core = to_core_layers(model)
-    x, _ = zoo.make_table(6)
-    np.testing.assert_array_equal(core.predict(x, verbose=0), model.predict(x, verbose=0))
-    assert any(layer.dtype_policy.quantization_mode == "int8" for layer in core.layers)
-
-
-def test_block_in_two_places_stays_one():
-    first, second = keras.Input((3,)), keras.Input((3,))
-    block = MLPBlock(4)
-    model = keras.Model(
-        [first, second], BinaryHead()(keras.layers.Add()([block(first), block(second)]))
-    )
-    core = to_core_layers(model)
-    assert core.count_params() == 3 * 4 + 4 + 4 + 1
-    x = [np.ones((2, 3), "float32"), np.zeros((2, 3), "float32")]
-    np.testing.assert_allclose(core.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
-
-
-@pytest.mark.parametrize("make", EVERYWHERE[:4], ids=lambda make: make.__name__)
-def test_core_layers_with_labels_load_where_the_package_is_not(make, tmp_path):
-    model, x, _ = make()
-    x = draw_rows(x)
-    cut_between_scores(model, x)
-    to_core_layers(model, labels=True).save(tmp_path / "plain.keras")
-    np.savez(tmp_path / "plain.npz", **name_inputs(model, x))
-    zoo.run_python(serve_elsewhere.__file__, tmp_path, backend=BACKEND, cwd=tmp_path)
-    found = np.load(tmp_path / "plain.keras.served.npz")
-    head = find_head(model)
-    expected = zoo.to_numpy(head.probabilities(model.predict(x, verbose=0)))
-    np.testing.assert_allclose(found["probability"], expected, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(found["label"], predict_labels(model, x))
-
-
 # What cannot be
-
-
-class Holder(keras.layers.Layer):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.block = MLPBlock(3)
-
-    def call(self, inputs):
-        return self.block(inputs)
-
-
-class Inverted(BinaryHead):
-    def call(self, inputs):
-        return 1 - super().call(inputs)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (
-            lambda: keras.Sequential([keras.Input((3,)), Inverted()]),
-            ValueError,
-            r"cannot take Inverted 'inverted' apart",
-        ),
-        (lambda: "model", TypeError, r"`model` of to_core_layers must be a keras\.Model.*str"),
-        (lambda: zoo.subclassed()[0], ValueError, "takes functional and Sequential models"),
-        (lambda: keras.Sequential([BinaryHead()]), ValueError, "needs a built model"),
-        (
-            lambda: keras.Sequential([keras.Input((3,)), Holder(), BinaryHead()]),
-            ValueError,
-            r"cannot take Holder 'holder' apart, which holds MLPBlock",
-        ),
-    ],
-)
-def test_what_has_no_core_layers(make, error, message):
-    with pytest.raises(error, match=message):
-        to_core_layers(make())
 
 
 def sequence_of_any_length():

@@ -6,7 +6,8 @@ import pytest
 import reference
 from keras import ops
 
-from keras_binclf import BinaryHead, MLPBlock
+from keras_binclf import BinaryHead, MLPBlock, export, to_core_layers
+from keras_binclf._layer_state import iterate_layers
 
 PARTS = ("dense", "normalization", "activation", "dropout", "projection")
 X = np.random.default_rng(0).normal(size=(32, 5)).astype("float32")
@@ -202,6 +203,169 @@ def test_int8_stays_near_and_survives_saving(tmp_path, through):
     assert again.layers[0].layers[0].quantization_mode == "int8"
     configs = [json.dumps(each.layers[0].get_config()) for each in (model, again)]
     assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_global"),
+    [
+        ("int8_from_float32", True),
+        ("int4_from_mixed_bfloat16", False),
+        ("float8_from_mixed_float16", False),
+    ],
+)
+def test_quantized_policy_quantizes_dense_sublayers_only(policy, is_global, tmp_path):
+    if is_global:
+        keras.config.set_dtype_policy(policy)
+    options = {} if is_global else {"dtype": policy}
+    options |= {"dropout_rate": 0.1, "residual": True, "activation": keras.layers.PReLU()}
+    block = MLPBlock((5, 4), normalization="batch", **options)
+    head = BinaryHead()
+    keras.config.set_dtype_policy("float32")
+    model = keras.Sequential([keras.Input((5,)), block, head])
+    mode, source = policy.split("_from_")
+    found = {layer.name.split("_")[0]: layer.dtype_policy.name for layer in block.layers}
+    assert found == dict.fromkeys(PARTS, source) | {"dense": policy, "projection": policy}
+    assert block.layers[0].quantization_mode == mode
+    assert block.compute_dtype == keras.DTypePolicy(source).compute_dtype
+    assert head.compute_dtype == "float32"
+    model.compile(optimizer="adam", loss=head.loss(), jit_compile=False)
+    assert np.isfinite(model.train_on_batch(X, X[:, :1] > 0))
+    again = reload(model, tmp_path)
+    np.testing.assert_array_equal(to_numpy(again(X)), to_numpy(model(X)))
+    assert again.layers[0].get_config() == block.get_config()
+    assert block.get_config()["sublayers"] is None
+
+
+def test_block_of_a_quantized_policy_computes_what_quantizing_it_gives():
+    """Its kernels start from zeros, as those of `Dense`: weights come from a file."""
+    block, quantized = MLPBlock((8, 4)), MLPBlock((8, 4), dtype="int8_from_float32")
+    block.build((None, 5))
+    quantized.build((None, 5))
+    block.quantize("int8")
+    for ours, theirs in zip(quantized.layers, block.layers, strict=True):
+        store = {}
+        theirs.save_own_variables(store)
+        ours.load_own_variables({name: to_numpy(value) for name, value in store.items()})
+    np.testing.assert_array_equal(to_numpy(quantized(X)), to_numpy(block(X)))
+    assert np.abs(to_numpy(block(X))).max() > 0
+
+
+def test_map_of_policies_leaves_out_what_cannot_be_quantized():
+    policies = keras.dtype_policies.DTypePolicyMap("mixed_bfloat16")
+    policies["block/.*"] = "int8_from_float32"
+    block = MLPBlock((5, 4), dropout_rate=0.1, normalization="batch", dtype=policies, name="block")
+    outputs = block(X, training=True)
+    modes = {layer.name[:-2]: layer.quantization_mode for layer in block.layers}
+    assert modes == {"dense": "int8", "normalization": None, "dropout": None}
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+
+
+def make_two_blocks(kind="block"):
+    def make(name):
+        if kind == "block":
+            return MLPBlock(4, name=name)
+        return keras.Sequential([keras.Input((5,)), keras.layers.Dense(5)], name=name)
+
+    return keras.Sequential([keras.Input((5,)), make("body_a"), make("body_b"), BinaryHead()])
+
+
+def find_quantized(model):
+    layers = list(iterate_layers(model))
+    return [layer.path for layer in layers if layer.quantization_mode and "dense" in layer.name]
+
+
+@pytest.mark.skipif(not hasattr(keras.quantizers, "Int8QuantizationConfig"), reason="no filters")
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method:UserWarning")
+def test_filter_of_quantize_finds_a_block_by_path():
+    model = make_two_blocks()
+    model.quantize("int8", filters=lambda layer: "/body_a/" in f"/{layer.path}")
+    assert find_quantized(model) == ["sequential/body_a/dense_0"]
+    model = make_two_blocks()
+    model.quantize("int8", filters="dense_0")
+    assert len(find_quantized(model)) == 2
+
+
+@pytest.mark.skipif(not hasattr(keras.quantizers, "Int8QuantizationConfig"), reason="no filters")
+@pytest.mark.parametrize("kind", ["block", "model"])
+def test_filter_of_quantize_is_not_compared_with_the_name_of_a_group(kind):
+    """Keras asks each innermost layer by its own name: when that changes, so does MLPBlock's page.
+
+    The names of sublayers begin the names in files, logs, layout maps and maps of policies, so
+    they cannot hold the block's.
+    """
+    model = make_two_blocks(kind)
+    model.quantize("int8", filters="body_a")
+    assert find_quantized(model) == []
+
+
+def enable_lora(model):
+    layer = model.get_layer("body").layers[0]
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(np.full((2, 8), 0.1))
+
+
+class Numbers:
+    """The tokenizer that Keras asks for, of text that is numbers already."""
+
+    def tokenize(self, text):
+        return np.asarray(text)
+
+
+def calibrate(model, mode):
+    config = getattr(keras.quantizers, CALIBRATED[mode])(
+        dataset=list(WORDS), tokenizer=Numbers(), num_samples=4, sequence_length=7, group_size=-1
+    )
+    embedding, body = model.get_layer("words"), model.get_layer("body")
+    config.quantization_layer_structure = {
+        "pre_block_layers": [embedding],
+        "sequential_blocks": [body],
+    }
+    model.quantize(mode, config=config)
+    # Keras would save the layers within the config of each layer, without end.
+    config.quantization_layer_structure = None
+
+
+CALIBRATED = {"gptq": "GPTQConfig", "awq": "AWQConfig"}
+WORDS = np.random.default_rng(0).integers(0, 20, (6, 7)).astype("int32")
+CHANGES = {
+    "lora": (enable_lora, "tf_saved_model"),
+    "lora_int8": (lambda model: (enable_lora(model), model.quantize("int8")), None),
+    "int4": (lambda model: model.quantize("int4"), "tf_saved_model"),
+    "float8": (lambda model: model.quantize("float8"), None),
+    "gptq": (lambda model: calibrate(model, "gptq"), "tf_saved_model"),
+    "awq": (lambda model: calibrate(model, "awq"), None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method:UserWarning")
+@pytest.mark.filterwarnings("ignore:Invalid quantization mode:UserWarning")  # of the embedding
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_block_is_saved_converted_and_exported(change, tmp_path):
+    mode = change.split("_")[-1]
+    if mode in CALIBRATED and not hasattr(keras.quantizers, CALIBRATED[mode]):
+        pytest.skip(f"this Keras does not have {mode}")
+    inputs = keras.Input((7,), dtype="int32")
+    words = keras.layers.Embedding(20, 8, name="words")(inputs)
+    hidden = MLPBlock((8, 6), residual=True, name="body")(words)
+    outputs = BinaryHead()(keras.layers.GlobalAveragePooling1D()(hidden))
+    model = keras.Model(inputs, outputs)
+    before = to_numpy(model(WORDS))
+    apply_change, export_format = CHANGES[change]
+    apply_change(model)
+    after = model.predict(WORDS, verbose=0)
+    assert 0 < np.abs(after - before).max() < 0.05
+    again = reload(model, tmp_path)
+    # Keras adds LoRA weights to an int8 kernel before it saves it, and rounds again.
+    error = 1e-4 if change == "lora_int8" else 0
+    np.testing.assert_allclose(again.predict(WORDS, verbose=0), after, rtol=0, atol=error)
+    body = again.get_layer("body")
+    assert body.get_config() == model.get_layer("body").get_config()
+    assert {layer.quantization_mode for layer in body.layers} == {None if mode == "lora" else mode}
+    core = to_core_layers(model)
+    np.testing.assert_allclose(core.predict(WORDS, verbose=0), after, rtol=0, atol=error or 1e-7)
+    if export_format and keras.backend.backend() == "tensorflow":
+        exported = export(model, tmp_path / "model", export_format, sample=WORDS)
+        assert exported.max_difference < 1e-6
 
 
 def test_lora_survives_saving_and_goes_on_training(tmp_path):

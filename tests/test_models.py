@@ -1,3 +1,5 @@
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -115,10 +117,45 @@ def test_optimizer_keeps_its_own_learning_rate():
     assert binary_classifier(6, optimizer=optimizer).optimizer is optimizer
 
 
+def test_optimizer_may_be_a_serialized_config_which_stays_as_it_is():
+    config = keras.saving.serialize_keras_object(keras.optimizers.AdamW(0.03))
+    before = copy.deepcopy(config)
+    optimizer = binary_classifier(6, optimizer=config).optimizer
+    assert isinstance(optimizer, keras.optimizers.AdamW)
+    np.testing.assert_allclose(float(ops.convert_to_numpy(optimizer.learning_rate)), 0.03)
+    assert config == before
+
+
 def test_learning_rate_may_be_a_schedule():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
     model = binary_classifier(6, learning_rate=schedule)
     model.fit(X, Y, epochs=1, verbose=0)
+
+
+def step_of_head(model):
+    """Return the sizes of the changes of the head's kernel, which starts from zeros, in a step."""
+    model.train_on_batch(X, Y)
+    return np.abs(ops.convert_to_numpy(find_head(model).kernel))
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_muon_updates_the_head_as_adamw_does(by_name):
+    muon = keras.optimizers.Muon(0.01, exclude_layers=["binary_head"])
+    options = {"optimizer": "muon", "learning_rate": 0.01} if by_name else {"optimizer": muon}
+    model = binary_classifier(6, metrics=None, scaler=adapted(), **options)
+    # The first step of Adam is as long for each weight, but for epsilon.
+    np.testing.assert_allclose(step_of_head(model), 0.01, rtol=0.01)
+
+
+def test_muon_that_would_update_the_head_is_refused():
+    """Keras takes every matrix for a hidden layer's unless its path says otherwise."""
+    optimizers = keras.optimizers
+    for optimizer in (optimizers.Muon(), optimizers.LossScaleOptimizer(optimizers.Muon())):
+        with pytest.raises(ValueError, match=r"Give it `exclude_layers=\['binary_head'\]`"):
+            binary_classifier(6, optimizer=optimizer)
+    model = binary_classifier(6, scaler=adapted(), compile=False)
+    model.compile(optimizers.Muon(0.01), loss="binary_crossentropy", jit_compile=False)
+    assert np.ptp(step_of_head(model)) > 0.001
 
 
 def test_compile_false_leaves_it_uncompiled():

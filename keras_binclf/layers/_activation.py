@@ -1,4 +1,4 @@
-"""Activations as users give them: names, functions, layers."""
+"""Activations as users give them: names, functions and layers."""
 
 import types
 from typing import Any
@@ -9,13 +9,6 @@ from keras import ops
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._registry import drop_sharing
 from keras_binclf._validation import Shape, error_message, suggest_nearest
-
-RELU_FAMILY = frozenset(
-    {
-        *("relu", "relu6", "leaky_relu", "leakyrelu", "prelu", "elu", "celu"),
-        *("gelu", "silu", "hard_silu", "mish"),
-    }
-)
 
 
 def get_activation(value: Any, owner: str) -> Any:
@@ -32,7 +25,7 @@ def get_activation(value: Any, owner: str) -> Any:
     if value is None:
         return keras.activations.linear
     if isinstance(value, keras.layers.Layer) and len(list(iterate_layers(value))) > 1:
-        # Loading a file, Keras would share the inner layers between the copies.
+        # While Keras loads a file, it would share the inner layers between the copies.
         hint = "It holds other layers, of which each hidden layer would need copies of its own."
         raise TypeError(error_message("activation", owner, expected, value, hint))
     if isinstance(value, keras.layers.Layer):
@@ -58,7 +51,7 @@ def get_activation(value: Any, owner: str) -> Any:
 
 
 def serialize_template(layer: keras.layers.Layer) -> dict[str, Any]:
-    """Return what describes an activation layer but for its dtype, which is that of the block."""
+    """Return a serialized activation layer without its dtype, which follows the block's."""
     serialized = drop_sharing(keras.saving.serialize_keras_object(layer))
     config = {key: value for key, value in serialized["config"].items() if key != "dtype"}
     return {**serialized, "config": config}
@@ -72,22 +65,12 @@ def _suggest(name: str) -> str:
 
 
 def _loads_as_itself(function: Any) -> bool:
-    """Whether its saved name leads back to `function`, or nowhere without `custom_objects`."""
+    """Whether Keras loads `function` itself by its saved name, or needs `custom_objects` for it."""
     try:
         loaded = keras.activations.get(keras.activations.serialize(function))
     except (TypeError, ValueError):
         return True
     return loaded is function
-
-
-def default_initializer(activation: Any) -> str:
-    """Return the initializer that keeps the variance through `activation`, by name."""
-    if isinstance(activation, keras.layers.Activation):
-        activation = activation.activation
-    name = getattr(activation, "__name__", type(activation).__name__).lower()
-    if name == "selu":
-        return "lecun_normal"
-    return "he_normal" if name in RELU_FAMILY else "glorot_uniform"
 
 
 def check_keeps_shape(activation: Any, shape: Shape, owner: str) -> None:

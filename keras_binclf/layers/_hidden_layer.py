@@ -1,12 +1,13 @@
 """One hidden layer of an `MLPBlock`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_binclf._layer_state import copy_state
 from keras_binclf._validation import (
     Shape,
     Tensor,
@@ -16,12 +17,7 @@ from keras_binclf._validation import (
     to_list,
 )
 from keras_binclf.layers._activation import check_keeps_shape
-
-NORMALIZATIONS: dict[str, type] = {
-    "batch": keras.layers.BatchNormalization,
-    "layer": keras.layers.LayerNormalization,
-    "rms": keras.layers.RMSNormalization,
-}
+from keras_binclf.layers._policy import get_own_policy
 
 
 @dataclasses.dataclass
@@ -45,7 +41,7 @@ class HiddenLayer:
         parts = (self.dense, self.normalization, self.activation, self.dropout, self.projection)
         return [part for part in parts if isinstance(part, keras.layers.Layer)]
 
-    def needs_projection(self, num_inputs: int) -> bool:
+    def needs_projection(self, num_inputs: int | None) -> bool:
         """Whether the skip connection changes the width."""
         return self.residual and num_inputs != self.dense.units
 
@@ -74,6 +70,44 @@ class HiddenLayer:
         if not self.residual:
             return outputs
         return ops.add(inputs if self.projection is None else self.projection(inputs), outputs)
+
+    def to_core(self, prefix: str, dtype: Any) -> Callable[[Tensor], Tensor]:
+        """Return a function that applies copies of the parts, each of them a layer.
+
+        Args:
+            prefix: beginning of the names of the copies.
+            dtype: float policy of the layers that stand for functions.
+        """
+        activation = _copy_layer(self.activation, prefix)
+        if activation is None and self.activation is not keras.activations.linear:
+            name = f"{prefix}_activation_{self.index}"
+            activation = keras.layers.Activation(self.activation, name=name, dtype=dtype)
+        parts = (_copy_layer(self.dense, prefix), _copy_layer(self.normalization, prefix))
+        path = [*parts, activation, _copy_layer(self.dropout, prefix)]
+        if not self.residual:
+            return lambda inputs: _apply(path, inputs)
+        projection = _copy_layer(self.projection, prefix)
+        add = keras.layers.Add(name=f"{prefix}_add_{self.index}", dtype=dtype)
+        return lambda inputs: add([_apply([projection], inputs), _apply(path, inputs)])
+
+
+def _copy_layer(layer: Any, prefix: str) -> keras.layers.Layer | None:
+    """Return a renamed copy of a layer with its weights, and None for a function or None."""
+    if not isinstance(layer, keras.layers.Layer):
+        return None
+    # A copy has another path, by which a map of policies would give it another policy.
+    changes = {"name": f"{prefix}_{layer.name}", "dtype": get_own_policy(layer)}
+    copy = type(layer).from_config({**layer.get_config(), **changes})
+    copy.build((layer.get_build_config() or {})["input_shape"])
+    copy_state(layer, copy)
+    return copy
+
+
+def _apply(layers: Iterable[keras.layers.Layer | None], inputs: Tensor) -> Tensor:
+    """Apply the layers one after the other."""
+    for layer in layers:
+        inputs = inputs if layer is None else layer(inputs)
+    return inputs
 
 
 def check_hidden_units(value: Any, owner: str) -> tuple[int, ...]:

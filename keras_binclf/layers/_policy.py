@@ -7,8 +7,8 @@ import keras
 from keras_binclf._validation import error_message
 
 EXPECTED = (
-    "the name of a dtype policy such as 'mixed_bfloat16', a keras.DTypePolicy, or what "
-    "keras.saving.serialize_keras_object makes of one"
+    "the name of a dtype policy such as 'mixed_bfloat16', a keras.DTypePolicy, or the dict that "
+    "keras.saving.serialize_keras_object returns for one"
 )
 
 
@@ -20,8 +20,9 @@ def get_policy(value: Any, owner: str) -> Any:
         owner: name of the class, for messages.
 
     Raises:
-        TypeError: for what is no policy at all.
-        ValueError: for a config of no policy; for an unknown name, with Keras's message.
+        TypeError: for a value that cannot be a policy.
+        ValueError: for a dict that is not the config of a policy, and, with Keras's message, for
+            an unknown name.
     """
     try:
         return keras.dtype_policies.get(value)
@@ -30,6 +31,13 @@ def get_policy(value: Any, owner: str) -> Any:
             raise
         kind = ValueError if isinstance(value, dict) else TypeError
         raise kind(error_message("dtype", owner, EXPECTED, value)) from error
+
+
+def get_own_policy(layer: keras.layers.Layer) -> Any:
+    """Return the policy of a built layer, also where a map gives it one by its path."""
+    policy = layer.dtype_policy
+    is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
+    return policy[layer.path] if is_map else policy
 
 
 def get_float_policy(policy: Any) -> Any:

@@ -13,7 +13,7 @@ class Sublayers:
     """Makes the sublayers of one layer, from their saved configs where these are given.
 
     A composite layer is rebuilt from its own arguments. A sublayer that was quantized, frozen or
-    given LoRA weights differs from what these arguments make, so its own config is saved too.
+    given LoRA weights would be lost, so the configs of changed sublayers are saved beside them.
 
     Args:
         saved: dict of configs by name of the sublayer, as `get_changed` returns it, or None.
@@ -54,7 +54,7 @@ class Sublayers:
             )
 
     def get_changed(self, layers: Iterable[keras.Layer], trainable: bool) -> dict[str, Any] | None:
-        """Return the configs of the sublayers that differ from their first ones, None for no such.
+        """Return the configs that differ from those at the start, or None if there are none.
 
         Args:
             layers: the sublayers.

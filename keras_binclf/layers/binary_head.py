@@ -21,6 +21,7 @@ from keras_binclf._validation import (
     shortest_float,
     to_list,
 )
+from keras_binclf.layers._policy import get_full_precision, get_policy
 
 PAIR = "None or a pair of distinct strings, negative class first"
 THRESHOLD_HINT = "A threshold is a probability, also where the head emits logits."
@@ -28,9 +29,9 @@ THRESHOLD_HINT = "A threshold is a probability, also where the head emits logits
 
 @register
 class BinaryHead(SavedLayer, keras.layers.Layer):
-    """Output layer of a binary classifier, which knows where to cut and remembers it.
+    """Output layer of a binary classifier, which holds the decision threshold.
 
-    Use it as the last layer of any Keras model that has to answer yes or no. It computes
+    Use it as the last layer of any Keras model that answers yes or no. It computes
     `logit = inputs · kernel + bias` and emits either `probability = sigmoid(logit)` or the logit.
     A row is positive if and only if `probability > threshold`, the rule of all Keras metrics.
 
@@ -43,13 +44,9 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
     exact logits in the loss; JAX and PyTorch clip the probability at 1e-7, which costs the gradient
     from a logit of about 17 on. `activation=None` with `head.loss()` is exact on every backend.
 
-    Sources: the bias `log(prior / (1 - prior))` starts the network at the base rate, so that a
-    rare class does not dominate the first steps: Lin et al. 2017, "Focal Loss for Dense Object
-    Detection", section 4.1, https://arxiv.org/abs/1708.02002. The initial kernel is that of Glorot
-    and Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html, the default of
-    `keras.layers.Dense`. 0.5 is the threshold with the fewest expected errors when probabilities
-    are calibrated and both kinds of error cost the same: Elkan 2001, "The Foundations of
-    Cost-Sensitive Learning", https://cseweb.ucsd.edu/~elkan/rescale.pdf.
+    `keras.optimizers.Muon` orthogonalizes the update of every matrix, which suits no output layer:
+    name the head in its `exclude_layers`, as in `Muon(exclude_layers=["binary_head"])`, and AdamW
+    updates the head.
 
     Args:
         activation: `"sigmoid"` to emit probabilities, `None` to emit logits. Defaults to
@@ -98,6 +95,17 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
     head.threshold = 0.01
     assert keras.ops.convert_to_numpy(head.labels(probability)).tolist() == [[1], [1], [1]]
     ```
+
+    References:
+        - Initial bias at the base rate, so that a rare class does not dominate the first steps:
+          Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1,
+          https://arxiv.org/abs/1708.02002
+        - Initial kernel, the default of `keras.layers.Dense`: Glorot and Bengio 2010,
+          https://proceedings.mlr.press/v9/glorot10a.html
+        - 0.5, the threshold with the fewest expected errors for calibrated probabilities and equal
+          costs: Elkan 2001, "The Foundations of Cost-Sensitive Learning",
+          https://cseweb.ucsd.edu/~elkan/rescale.pdf
+        - Muon and output layers: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
     """
 
     def __init__(
@@ -131,7 +139,8 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
                 raise ValueError(
                     error_message("prior", owner, "None where `use_bias=False`", prior, hint)
                 )
-        super().__init__(**{**kwargs, "dtype": _full_precision(kwargs.get("dtype"))})
+        policy = get_full_precision(get_policy(kwargs.get("dtype"), owner))
+        super().__init__(**{**kwargs, "dtype": policy})
         self.activation = activation
         self.prior = prior
         self.use_bias = use_bias
@@ -156,10 +165,9 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
     def threshold(self) -> float:
         """The probability above which a row is positive.
 
-        Reads the weight as the shortest decimal that stands for the same float32, so that what
-        was assigned as 0.3 reads as 0.3. Assigning checks the value and sets the weight. In a
-        callback, reach the head through `self.model`, as for any weight; compiled code uses the
-        variable `head.threshold_weight`.
+        Reading returns the shortest decimal that rounds to the float32 weight: 0.3 stays 0.3.
+        Assigning checks the value and sets the weight. In a callback, reach the head through
+        `self.model`, as for any weight; compiled code uses the variable `head.threshold_weight`.
         """
         if not self.built:
             return self._initial_threshold
@@ -231,7 +239,7 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
         return (*input_shape[:-1], 1)
 
     def loss(self, **kwargs: Any) -> keras.losses.Loss:
-        """Return the binary cross-entropy that matches what the head emits.
+        """Return the binary cross-entropy that matches the outputs of the head.
 
         Args:
             **kwargs: arguments of `keras.losses.BinaryCrossentropy`, such as `label_smoothing`.
@@ -240,7 +248,7 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
             A `keras.losses.BinaryCrossentropy` with the right `from_logits`.
 
         Raises:
-            TypeError: if `from_logits` is given, since the head knows it.
+            TypeError: if `from_logits` is given, which follows from `activation`.
         """
         if "from_logits" in kwargs:
             raise TypeError(
@@ -250,7 +258,7 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
         return keras.losses.BinaryCrossentropy(from_logits=self.from_logits, **kwargs)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Turn what the head emitted into probabilities.
+        """Turn the outputs of the head into probabilities.
 
         Args:
             outputs: tensor or array that this head emitted, of any shape.
@@ -262,7 +270,7 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
         return ops.sigmoid(outputs) if self.from_logits else outputs
 
     def labels(self, outputs: Tensor) -> Tensor:
-        """Turn what the head emitted into labels: 1 where `probability > threshold`, else 0.
+        """Turn the outputs of the head into labels: 1 where `probability > threshold`, else 0.
 
         A NaN compares as false; `keras_binclf.predict_labels` refuses it.
 
@@ -277,16 +285,36 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
         return ops.cast(ops.greater(probabilities, threshold), "int32")
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: one column of float32 is small, and decides.
+        """Leave the head in float32: one column is small, and its rounding would move labels.
 
-        `model.quantize("int8")` reaches every layer of a model; the head stays as it is.
+        `model.quantize("int8")` calls this for every layer of a model.
         """
 
+    def to_core(self) -> keras.layers.Dense:
+        """Return an equal `keras.layers.Dense`, with a copy of the weights.
+
+        `keras_binclf.to_core_layers` asks for it.
+        """
+        dense = keras.layers.Dense(
+            1,
+            activation=self.activation,
+            use_bias=self.use_bias,
+            kernel_regularizer=self.kernel_regularizer,
+            bias_regularizer=self.bias_regularizer,
+            dtype=self.dtype_policy,
+            name=self.name,
+            trainable=self.trainable,
+        )
+        dense.build((None, self.kernel.shape[0]))
+        weights = [self.kernel] if self.bias is None else [self.kernel, self.bias]
+        dense.set_weights([ops.convert_to_numpy(weight) for weight in weights])
+        return dense
+
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, with the threshold as it is now."""
+        """Return the constructor's arguments, with the current threshold."""
         threshold = self.threshold
         if not is_threshold(threshold):
-            # `set_weights` can put anything there; the constructor could not take it back.
+            # `set_weights` can put any number there, but the constructor refuses it.
             threshold = self._initial_threshold
         return {
             **super().get_config(),
@@ -299,12 +327,6 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "class_names": None if self.class_names is None else list(self.class_names),
         }
-
-
-def _full_precision(dtype: Any) -> Any:
-    """Return the policy that keeps float64 and replaces every lower or quantized one."""
-    compute_dtype = keras.dtype_policies.get(dtype).compute_dtype
-    return keras.dtype_policies.DTypePolicy("float64" if compute_dtype == "float64" else "float32")
 
 
 def _check_class_names(value: Any, owner: str) -> tuple[str, str] | None:

@@ -1,6 +1,6 @@
 """The hidden stack of a classifier on tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,21 +13,22 @@ from keras_binclf._validation import (
     check_bool,
     check_choice,
     check_features,
-    is_integer,
 )
-from keras_binclf.layers._activation import (
-    default_initializer,
-    get_activation,
-    serialize_template,
-)
+from keras_binclf.layers._activation import get_activation, serialize_template
 from keras_binclf.layers._hidden_layer import (
-    NORMALIZATIONS,
     HiddenLayer,
     check_dropout_rate,
     check_hidden_units,
 )
-from keras_binclf.layers._policy import get_float_policy, get_policy
+from keras_binclf.layers._initializers import default_initializer, vary_initializer
+from keras_binclf.layers._policy import get_float_policy, get_own_policy, get_policy
 from keras_binclf.layers._sublayers import Sublayers
+
+NORMALIZATIONS: dict[str, type] = {
+    "batch": keras.layers.BatchNormalization,
+    "layer": keras.layers.LayerNormalization,
+    "rms": keras.layers.RMSNormalization,
+}
 
 
 @register
@@ -208,6 +209,21 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
             if isinstance(layer, keras.layers.Dense):
                 layer.quantize(mode, **kwargs)
 
+    def to_core(self) -> Callable[[Tensor], Tensor]:
+        """Return a function of `keras.layers` that computes the same, with copies of the weights.
+
+        `keras_binclf.to_core_layers` asks for it. The names of the layers begin with the block's.
+        """
+        dtype = get_float_policy(get_own_policy(self))
+        steps = [hidden.to_core(self.name, dtype) for hidden in self._hidden_layers]
+
+        def apply(inputs: Tensor) -> Tensor:
+            for step in steps:
+                inputs = step(inputs)
+            return inputs
+
+        return apply
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, and the configs of sublayers that were changed."""
         activation, rates = self.activation, self.dropout_rate
@@ -251,7 +267,7 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
         config = {
             "units": self.hidden_units[index],
             "use_bias": use_bias,
-            "kernel_initializer": _vary_initializer(self.kernel_initializer, offset)
+            "kernel_initializer": vary_initializer(self.kernel_initializer, offset)
             or default_initializer(activation),
             "kernel_regularizer": self.kernel_regularizer,
         }
@@ -276,13 +292,3 @@ class MLPBlock(SavedLayer, keras.layers.Layer):
         widths = (None, *self.hidden_units)
         changes = [i for i, width in enumerate(self.hidden_units) if width != widths[i]]
         return names + [f"projection_{i}" for i in changes if self.residual]
-
-
-def _vary_initializer(initializer: Any, offset: int) -> Any:
-    """Return an initializer for one kernel, since each gives equal values for equal shapes."""
-    if not isinstance(initializer, keras.initializers.Initializer):
-        return initializer
-    config = initializer.get_config()
-    if is_integer(config.get("seed")):
-        config["seed"] += offset
-    return type(initializer).from_config(config)
