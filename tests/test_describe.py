@@ -24,7 +24,8 @@ from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head
 from keras_binclf.__main__ import main
 from keras_binclf._data.heads import list_heads
 from keras_binclf._registry import REGISTERED
-from keras_binclf.saving import _archive, describe
+from keras_binclf.saving import describe
+from keras_binclf.saving.files import _archive
 
 FIXTURES = Path(__file__).parent / "fixtures"
 # Without LoRA: of its two factors, which Keras merges, a file has none, the loaded model new ones.
@@ -77,7 +78,7 @@ def test_description_is_what_the_loaded_model_says(make, tmp_path):
     if make is zoo.subclassed:
         assert description.heads == ()
         assert description.notes == (
-            "The file does not list what tests>Subclassed holds, which may be more heads.",
+            "The file does not list the layers of tests>Subclassed, which may hold more heads.",
         )
         return
     assert description.notes == ()

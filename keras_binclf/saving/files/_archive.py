@@ -1,4 +1,4 @@
-"""A `.keras` file as an archive: its JSON and its weights, read without trusting what they say."""
+"""A `.keras` file as an archive: its JSON and its weights, read without trusting its contents."""
 
 import dataclasses
 import json
@@ -8,13 +8,18 @@ from typing import Any
 
 from keras_binclf._validation import error_message
 from keras_binclf.saving.files._config import is_object
+from keras_binclf.saving.files.text import escape, shorten
 
 MEBIBYTE = 2**20
-MAX_JSON = 64 * MEBIBYTE
-"""A layer takes about a thousand bytes."""
+MAX_CONFIG = 16 * MEBIBYTE
+"""A layer takes about a thousand bytes, and JSON in memory about thirty times its bytes."""
+MAX_METADATA = MEBIBYTE
 MAX_WEIGHTS = 1024 * MEBIBYTE
-MAX_EXPANSION = 100
-"""Keras writes archives uncompressed, and deflated weights hardly shrink."""
+FREE_EXPANSION = 4 * MEBIBYTE
+"""Keras writes archives uncompressed. Of a compressed one, this many bytes are read in any case."""
+MAX_CONFIG_EXPANSION = 4
+MAX_WEIGHTS_EXPANSION = 20
+"""Compressed weights hardly shrink, unless they are zeros."""
 
 EXPECTED = "a file that `model.save` wrote, with the ending .keras"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -22,7 +27,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """What a `.keras` file holds."""
+    """The contents of a `.keras` file."""
 
     config: dict[str, Any]
     metadata: dict[str, Any]
@@ -40,25 +45,28 @@ def read_archive(path: Path) -> Archive:
     """
     _check_is_archive(path)
     with _open(path) as archive:
-        config = _parse("config.json", _read(archive, "config.json", MAX_JSON))
-        metadata = _parse("metadata.json", _read(archive, "metadata.json", MAX_JSON))
+        content = _read(archive, "config.json", MAX_CONFIG, MAX_CONFIG_EXPANSION)
+        config = _parse("config.json", content)
+        content = _read(archive, "metadata.json", MAX_METADATA, MAX_CONFIG_EXPANSION)
+        metadata = _parse("metadata.json", content)
         if not is_object(config):
             raise ValueError(f"{path} is no `.keras` file: it has no config.json with a model.")
         size = _get_size(archive, "model.weights.h5")
         weights = None
         if size <= MAX_WEIGHTS:
-            weights = _read(archive, "model.weights.h5", MAX_WEIGHTS)
+            weights = _read(archive, "model.weights.h5", MAX_WEIGHTS, MAX_WEIGHTS_EXPANSION)
         return Archive(config, metadata if isinstance(metadata, dict) else {}, weights, size)
 
 
-def damaged(name: str | Path, error: Exception) -> ValueError:
-    """Return the one error for all that a damaged file can lead to."""
-    return ValueError(f"{name} is damaged: {str(error) or type(error).__name__}")
+def damaged(name: str | Path, error: BaseException) -> ValueError:
+    """Return the error for whatever a damaged file leads to."""
+    return ValueError(f"{name} is damaged: {shorten(escape(str(error))) or type(error).__name__}")
 
 
 def _check_is_archive(path: Path) -> None:
-    if path.is_dir():
-        raise ValueError(error_message("path", "describe", EXPECTED, str(path), "It is a folder."))
+    if path.exists() and not path.is_file():
+        hint = "It is a folder." if path.is_dir() else "It is a pipe or a device."
+        raise ValueError(error_message("path", "describe", EXPECTED, str(path), hint))
     with path.open("rb") as file:
         start = file.read(len(HDF5_MAGIC))
     hint = "It is no zip archive, or one that was cut off."
@@ -76,22 +84,34 @@ def _open(path: Path) -> zipfile.ZipFile:
 
 
 def _get_size(archive: zipfile.ZipFile, name: str) -> int:
-    return archive.getinfo(name).file_size if name in archive.namelist() else 0
+    return archive.getinfo(name).file_size if name in archive.NameToInfo else 0
 
 
-def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes | None:
-    """Return a member, checked against its checksum; None if there is none."""
-    size = _get_size(archive, name)
-    if name not in archive.namelist():
+def _read(archive: zipfile.ZipFile, name: str, limit: int, expansion: int) -> bytes | None:
+    """Return a member, checked against its checksum; None if there is none.
+
+    It may not be larger than `limit`, nor than `expansion` times the bytes that it takes.
+    """
+    found = [info for info in archive.infolist() if info.filename == name]
+    if not found:
         return None
-    info = archive.getinfo(name)
-    if size > limit or size > MEBIBYTE + MAX_EXPANSION * info.compress_size:
+    if len(found) > 1:
+        raise ValueError(f"{archive.filename} is damaged: it holds {name} {len(found)} times.")
+    (info,) = found
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Python decompresses the others whole, however large they become.
+        raise ValueError(f"{name} of {archive.filename} is compressed, but not by deflate.")
+    # A member cannot take more bytes than the archive, whatever it says.
+    stored = min(info.compress_size, Path(str(archive.filename)).stat().st_size)
+    if info.file_size > min(limit, max(FREE_EXPANSION, expansion * stored)):
         raise ValueError(
-            f"{name} of {archive.filename} takes {size:,} bytes of {info.compress_size:,} stored, "
-            f"more than are read: {limit:,}, and {MAX_EXPANSION} times what is stored."
+            f"{name} of {archive.filename} takes {info.file_size:,} bytes of {stored:,} stored, "
+            f"more than are read: {limit:,}, and {expansion} times what is stored."
         )
     try:
-        return archive.read(info)
+        with archive.open(info) as member:
+            # With its size: `read()` decompresses the rest of the file too.
+            return member.read(info.file_size)
     except Exception as error:  # of many kinds, as above
         raise damaged(f"{name} of {archive.filename}", error) from error
 

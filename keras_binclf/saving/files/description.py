@@ -1,25 +1,39 @@
-"""What a saved model is, without loading it."""
+"""The description of a saved model, made without loading it."""
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
 from keras_binclf._registry import PACKAGE, REGISTERED
-from keras_binclf._validation import is_integer, is_real
+from keras_binclf._validation import is_real
 from keras_binclf._version import __version__
 from keras_binclf.saving.files import _config
 from keras_binclf.saving.files._archive import Archive, damaged, read_archive
 from keras_binclf.saving.files._config import Entry
-from keras_binclf.saving.files._weights import count_parameters, open_weights, read_threshold
+from keras_binclf.saving.files._weights import (
+    MAX_DEPTH,
+    MAX_OBJECTS,
+    TooLargeError,
+    Weights,
+)
+from keras_binclf.saving.files.text import escape, read_text, shorten
 
+MAX_LISTED = 1_000
+"""Heads, inputs and classes in a description; a note tells where a file has more."""
+MAX_PRINTED = 100
+"""Those in its text."""
 NO_WEIGHTS = "The file holds no weights in the form of model.weights.h5."
+MANY_WEIGHTS = (
+    f"The weights were not read: more than {MAX_OBJECTS:,} variables and groups, groups deeper "
+    f"than {MAX_DEPTH}, or shapes larger than the file."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadDescription:
-    """One head of a saved model; None for what the file does not tell."""
+    """One head of a saved model; None for a fact that the file does not tell."""
 
     path: str
     """The names of the layers that hold it, and its own."""
@@ -44,7 +58,7 @@ class HeadDescription:
 
 @dataclasses.dataclass(frozen=True)
 class InputDescription:
-    """One input of a saved model; None for what the file does not tell."""
+    """One input of a saved model; None for a fact that the file does not tell."""
 
     name: str | None
     shape: tuple[int | None, ...] | None
@@ -58,9 +72,10 @@ class InputDescription:
 
 @dataclasses.dataclass(frozen=True)
 class FileDescription:
-    """What a `.keras` file tells, as `describe` reads it. `str` of it is a text for people.
+    """The facts that `describe` reads from a `.keras` file. `str` of it is a text for people.
 
-    None stands for what the file does not tell.
+    None stands for a fact that the file does not tell. Texts from the file have at most 200
+    characters, tuples at most 1,000 items.
 
     Args:
         path: the file.
@@ -68,18 +83,18 @@ class FileDescription:
         model_name: name of the model.
         heads: the heads, as `HeadDescription`, in the order of the config.
         inputs: the inputs, as `InputDescription`.
-        num_outputs: how many tensors the model gives.
+        num_outputs: number of tensors that the model returns.
         keras_binclf_version: version of this package that wrote the file.
         keras_version: version of Keras that wrote it.
         backend: backend that wrote it, which only PyTorch's optimizers give away.
-        date_saved: when it was written, in the words of Keras.
-        num_parameters: how many numbers the model's weights have, without the optimizer's.
+        date_saved: date and time of writing, as Keras writes them.
+        num_parameters: number of the model's parameters, without the optimizer's.
         package_classes: registered names of this package that the file uses.
         custom_classes: classes and functions of others that have to be imported before loading.
         optimizer: the optimizer that the model was compiled with.
         loss: the loss that it was compiled with.
         compiled: whether it was compiled.
-        notes: what else has to be known, in sentences.
+        notes: sentences about the file that no other field holds.
 
     Example:
 
@@ -118,25 +133,23 @@ class FileDescription:
     def __str__(self) -> str:
         """Return it as a text for people."""
         lines = [self.path, *(f"  {name:<11} {text}" for name, text in self._lines())]
-        return "\n".join(map(_escape, lines))
+        return "\n".join(map(escape, lines))
 
     def _lines(self) -> list[tuple[str, str]]:
         parameters = self.num_parameters
         how = f"with {self.optimizer or 'no optimizer'}, loss {self.loss or 'none'}"
+        ours = _join(self.package_classes) or "no class of keras_binclf that the file lists"
         return [
             ("model", f"{self.model_class} {self.model_name!r}"),
             ("written by", self._writer()),
-            *(("input", str(one)) for one in self.inputs),
+            *_make_lines("input", self.inputs),
             ("outputs", str(_or_unknown(self.num_outputs))),
-            *(("head", str(head)) for head in self.heads),
+            *_make_lines("head", self.heads),
             ("parameters", _or_unknown(parameters) if parameters is None else f"{parameters:,}"),
             ("compiled", how if self.compiled else "no"),
-            (
-                "uses",
-                ", ".join(self.package_classes) or "no class of keras_binclf that the file lists",
-            ),
-            ("needs", ", ".join(self.custom_classes) or "no other custom classes"),
-            *(("note", note) for note in self.notes),
+            ("uses", ours),
+            ("needs", _join(self.custom_classes) or "no other custom classes"),
+            *_make_lines("note", self.notes),
         ]
 
     def _writer(self) -> str:
@@ -147,11 +160,12 @@ class FileDescription:
 
 
 def describe(path: str | os.PathLike[str]) -> FileDescription:
-    """Tell what a saved model is and who wrote it, without loading it.
+    """Read the facts about a saved model, and about its writer, without loading it.
 
-    Nothing in the file is run or looked up: the config is read as JSON, the weights by shape, and
-    of the numbers only the thresholds. At most 64 MiB of config and 1 GiB of weights are read.
-    Use it on files that come from elsewhere, or do not load.
+    Use it on files that come from elsewhere, or do not load. Nothing in the file is run or looked
+    up: the config is read as JSON, the weights by shape, and of the numbers only the thresholds.
+    Time and memory are bounded by the size of the file: at most 16 MiB of config and 1 GiB of
+    weights are read.
 
     Args:
         path: str or path, a file that `model.save` wrote, with the ending `.keras`.
@@ -183,88 +197,107 @@ def describe(path: str | os.PathLike[str]) -> FileDescription:
     archive = read_archive(Path(path))
     try:
         return _describe(str(path), archive)
-    except RecursionError as error:
+    except (MemoryError, RecursionError) as error:
         raise damaged(str(path), error) from error
 
 
 def _describe(path: str, archive: Archive) -> FileDescription:
     model = archive.config
     entries = list(_config.iterate_objects(model))
+    heads = [entry for entry in entries if entry.is_head]
+    inputs = _config.list_inputs(model)
+    weights, note = _read_weights(archive, heads[:MAX_LISTED])
     compiled = model.get("compile_config")
     compiled = compiled if isinstance(compiled, dict) else {}
-    heads, num_parameters = _read_weights(archive, [entry for entry in entries if entry.is_head])
+    package_classes = _list_classes(entry for entry in entries if entry.package == PACKAGE)
+    custom_classes = _list_classes(entry for entry in entries if entry.is_custom)
+    lists: dict[str, Sized] = {
+        "heads": heads,
+        "inputs": inputs,
+        "classes": max(package_classes, custom_classes, key=len),
+    }
+    notes = [*note, *_iterate_notes(entries, package_classes), *_iterate_cuts(lists)]
     return FileDescription(
         path=path,
         model_class=entries[0].class_name,
-        model_name=_text(entries[0].config.get("name")),
-        heads=tuple(heads),
-        inputs=tuple(_describe_input(*one) for one in _config.list_inputs(model)),
+        model_name=read_text(entries[0].config.get("name")),
+        heads=tuple(_describe_head(head, weights) for head in heads[:MAX_LISTED]),
+        inputs=tuple(_describe_input(*one) for one in inputs[:MAX_LISTED]),
         num_outputs=_config.count_outputs(model),
         keras_binclf_version=_config.get_versions(entries),
-        keras_version=_text(archive.metadata.get("keras_version")),
+        keras_version=read_text(archive.metadata.get("keras_version")),
         backend=_config.get_backend(entries),
-        date_saved=_text(archive.metadata.get("date_saved")),
-        num_parameters=num_parameters,
-        package_classes=_list_classes(entry for entry in entries if entry.package == PACKAGE),
-        custom_classes=_list_classes(entry for entry in entries if entry.is_custom),
+        date_saved=read_text(archive.metadata.get("date_saved")),
+        num_parameters=None if weights is None else weights.num_parameters,
+        package_classes=package_classes[:MAX_LISTED],
+        custom_classes=custom_classes[:MAX_LISTED],
         optimizer=_config.name_of(compiled.get("optimizer")),
         loss=_config.name_of(compiled.get("loss")),
         compiled=bool(compiled),
-        notes=tuple(_iterate_notes(archive, entries)),
+        notes=tuple(notes),
     )
 
 
-def _read_weights(archive: Archive, heads: list[Entry]) -> tuple[list[HeadDescription], int | None]:
+def _read_weights(archive: Archive, heads: list[Entry]) -> tuple[Weights | None, list[str]]:
+    """Return the weights, or None and the reason why they were not read."""
     if archive.weights is None:
-        return [_describe_head(head, None) for head in heads], None
-    with open_weights(archive.weights) as file:
-        described = [_describe_head(head, read_threshold(file, head)) for head in heads]
-        return described, count_parameters(file)
+        size = archive.weights_size
+        note = f"The weights take {size:,} bytes and were not read." if size else NO_WEIGHTS
+        return None, [note]
+    try:
+        return Weights(archive.weights, {head.name for head in heads}), []
+    except TooLargeError:
+        return None, [MANY_WEIGHTS]
 
 
-def _describe_head(head: Entry, threshold: float | None) -> HeadDescription:
+def _describe_head(head: Entry, weights: Weights | None) -> HeadDescription:
     names: Any = head.config.get("class_names")
+    names = [read_text(name) for name in names[:3]] if isinstance(names, list) else []
     prior: Any = head.config.get("prior")
-    activation = head.config.get("activation", "sigmoid")
     return HeadDescription(
-        path="/".join(name for _, name in head.way),
+        path=shorten("/".join(shorten(name) for _, name in head.way)),
         class_name=head.class_name,
-        activation=None if activation is None else str(activation),
-        threshold=threshold,
-        class_names=tuple(map(str, names)) if isinstance(names, list) else None,
-        prior=float(prior) if is_real(prior) else None,
+        activation=_config.name_of(head.config.get("activation", "sigmoid")),
+        threshold=None if weights is None else weights.read_threshold(head),
+        class_names=tuple(names) if len(names) == 2 and None not in names else None,
+        prior=float(prior) if is_real(prior) and 0 < prior < 1 else None,
     )
 
 
 def _describe_input(name: str | None, shape: Any, dtype: Any) -> InputDescription:
-    known = isinstance(shape, list) and all(size is None or is_integer(size) for size in shape)
-    return InputDescription(name, tuple(shape) if known else None, _text(dtype))
+    return InputDescription(read_text(name), _config.read_shape(shape), read_text(dtype))
 
 
 def _list_classes(entries: Iterable[Entry]) -> tuple[str, ...]:
     return tuple(sorted({entry.class_name for entry in entries}))
 
 
-def _iterate_notes(archive: Archive, entries: list[Entry]) -> Iterator[str]:
-    if archive.weights is None:
-        size = archive.weights_size
-        yield f"The weights take {size:,} bytes and were not read." if size else NO_WEIGHTS
-    for name in _list_classes(entry for entry in entries if entry.package == PACKAGE):
-        if name not in REGISTERED:
-            yield f"{name} is not in keras_binclf {__version__}: pip install --upgrade keras-binclf"
-    for name in _list_classes(entry for entry in entries if entry.is_closed):
-        yield f"The file does not list what {name} holds, which may be more heads."
+def _iterate_notes(entries: list[Entry], package_classes: tuple[str, ...]) -> Iterator[str]:
+    unknown = [name for name in package_classes if name not in REGISTERED]
+    for name in unknown[:MAX_PRINTED]:
+        yield f"{name} is not in keras_binclf {__version__}: pip install --upgrade keras-binclf"
+    for name in _list_classes(entry for entry in entries if entry.is_closed)[:MAX_PRINTED]:
+        yield f"The file does not list the layers of {name}, which may hold more heads."
     if any(entry.class_name == "__lambda__" for entry in entries):
         yield "It holds a lambda, which Keras runs with safe_mode=False only: do you trust it?"
 
 
-def _escape(line: str) -> str:
-    """Return a line that a terminal shows as it is: names come from the file."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+def _iterate_cuts(lists: dict[str, Sized]) -> Iterator[str]:
+    """Yield a note for each list that is longer than a description holds."""
+    for name, items in lists.items():
+        if len(items) > MAX_LISTED:
+            yield f"The file has {len(items):,} {name}, of which {MAX_LISTED:,} are described."
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def _make_lines(title: str, items: tuple[Any, ...]) -> Iterator[tuple[str, str]]:
+    yield from ((title, str(item)) for item in items[:MAX_PRINTED])
+    if len(items) > MAX_PRINTED:
+        yield title, f"and {len(items) - MAX_PRINTED:,} more"
+
+
+def _join(names: tuple[str, ...]) -> str:
+    more = len(names) - MAX_PRINTED
+    return ", ".join(names[:MAX_PRINTED] + ((f"and {more:,} more",) if more > 0 else ()))
 
 
 def _or_unknown(value: Any) -> Any:
