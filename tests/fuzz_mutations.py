@@ -9,6 +9,7 @@ import random
 import zipfile
 
 import h5py
+import hostile_files
 
 FOREIGN = [
     *(("fuzz_sentinel", name) for name in ("touch", "Touch", "none")),
@@ -330,10 +331,16 @@ def relink_weights(content, rng, folder):
     return write(members)
 
 
+def hostile(content, rng, folder):
+    """Take one of the files that would cost a reader much, perhaps with changed bytes."""
+    content = hostile_files.HOSTILE[rng.choice(sorted(hostile_files.HOSTILE))]()
+    return rng.choice([content, flip(content, rng)])
+
+
 ARCHIVE_MUTATIONS = {
     function.__name__: function
     for function in (
         *(flip, flip_end, cut, cut_out, extend, swap_members, rename_member, climb, deflate),
-        *(damage_weights, relink_weights),
+        *(damage_weights, relink_weights, hostile),
     )
 }

@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
 from pathlib import Path
 
 import contract
 import h5py
+import hostile_files
 import keras
 import numpy as np
 import pytest
@@ -393,6 +395,141 @@ def test_text_is_printable_whatever_the_names_are(saved, capsys):
     assert main(["describe", str(saved)]) == 0
 
 
+# ---- files that would cost much
+
+
+def read_memory(key):
+    return int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures memory in the way of Linux")
+@pytest.mark.parametrize("make", hostile_files.HOSTILE)
+def test_hostile_file_costs_little_and_ends_in_text_or_one_line(make, tmp_path, capsys):
+    path = tmp_path / "evil\x1b[2J.keras"
+    path.write_bytes(hostile_files.HOSTILE[make]())
+    assert path.stat().st_size < 1.1 * hostile_files.MEBIBYTE
+    Path("/proc/self/clear_refs").write_text("5")  # from here on, `VmHWM` is a new maximum
+    before, start = read_memory("VmRSS"), time.process_time()
+    code = main(["describe", str(path)])
+    assert time.process_time() - start < 2
+    assert read_memory("VmHWM") - before < 100 * hostile_files.MEBIBYTE
+    out, err = capsys.readouterr()
+    assert (bool(out), err.count("\n")) == ((True, 0) if code == 0 else (False, 1))
+    assert all(line.isprintable() for line in (out + err).splitlines())
+    assert len(out + err) < 100_000
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """Describe a hostile file by its name."""
+
+    def describe_it(make):
+        path = tmp_path / "hostile.keras"
+        path.write_bytes(hostile_files.HOSTILE[make]())
+        return describe(path)
+
+    return describe_it
+
+
+def test_numbers_that_no_model_has_are_unknown(hostile):
+    description = hostile("far_numbers")
+    assert {head.prior for head in description.heads} == {None}
+    assert {one.shape for one in description.inputs} == {None}
+    json.loads(json.dumps(dataclasses.asdict(description)), parse_constant=pytest.fail)
+
+
+def test_objects_in_the_place_of_names_are_unknown(hostile):
+    description = hostile("objects_as_names")
+    (head,) = [one for one in description.heads if one.class_name == "keras_binclf>BinaryHead"]
+    assert (head.path, head.class_names) == ("", None)
+    assert description.model_name is None
+    assert (description.keras_version, description.date_saved) == (None, None)
+
+
+def test_long_texts_are_cut(hostile):
+    description = hostile("long_texts")
+    (head,) = description.heads
+    texts = description.model_name, description.loss, description.optimizer, head.path
+    assert {len(text) for text in (*texts, *head.class_names)} == {203}
+    assert description.model_name.endswith("...")
+
+
+def test_many_items_are_counted_and_cut(hostile):
+    description = hostile("many_heads")
+    assert len(description.heads) == 1000
+    assert description.notes[-1] == "The file has 8,000 heads, of which 1,000 are described."
+    lines = str(description).splitlines()
+    assert sum(line.startswith("  head ") for line in lines) == 101
+    assert "  head        and 900 more" in lines
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        ("deep_groups", "groups deeper than 200 levels"),
+        ("many_groups", "more than 20,000 groups and variables"),
+        ("declared_numbers", "shapes of more numbers than the file can hold"),
+        ("long_layer_names", "names of layers of more than 1,000 characters"),
+    ],
+)
+def test_weights_beyond_bounds_are_not_read(hostile, make, reason):
+    description = hostile(make)
+    assert description.notes[0] == f"The weights were not read. They have {reason}."
+    assert description.num_parameters is None
+    assert description.heads[0].threshold is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        ("deep_lists", "nested deeper than 500 levels"),
+        ("bzip2_bomb", "is compressed, but not by deflate"),
+        ("understated_size", "is damaged: Bad CRC-32"),
+        ("overstated_size", "more than are read"),
+        ("two_configs", r"it holds config\.json 2 times"),
+    ],
+)
+def test_archive_beyond_bounds_is_an_error(hostile, make, message):
+    with pytest.raises(ValueError, match=message):
+        hostile(make)
+
+
+def test_groups_that_hold_each_other_are_walked_once(saved):
+    expected = describe(saved)
+    content = io.BytesIO(zipfile.ZipFile(saved).read("model.weights.h5"))
+    with h5py.File(content, "r+") as file:
+        file["layers/again"] = file["layers"]
+        file["layers/binary_head/root"] = file["/"]
+    rewrite(saved, model__weights__h5=content.getvalue())
+    assert describe(saved) == expected
+
+
+def test_threshold_that_is_no_number_is_unknown(saved):
+    content = io.BytesIO(zipfile.ZipFile(saved).read("model.weights.h5"))
+    with h5py.File(content, "r+") as file:
+        file["layers/binary_head/vars/2"][()] = np.nan
+    rewrite(saved, model__weights__h5=content.getvalue())
+    assert describe(saved).heads[0].threshold is None
+
+
+def test_compressed_file_is_described(saved):
+    expected = describe(saved)
+    members = {
+        name: zipfile.ZipFile(saved).read(name) for name in zipfile.ZipFile(saved).namelist()
+    }
+    with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert describe(saved) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+def test_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.keras")
+    with pytest.raises(ValueError, match="It is a pipe or a device"):
+        describe(tmp_path / "pipe.keras")
+
+
 # ---- the command
 
 
@@ -415,6 +552,16 @@ def test_command_says_what_is_wrong_on_one_line(name, tmp_path, monkeypatch, cap
     assert out == ""
     assert err.startswith("keras_binclf: ")
     assert err.count("\n") == 1
+
+
+def test_command_prints_on_a_terminal_that_has_few_letters(tmp_path, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    path = tmp_path / "model.keras"
+    path.write_bytes(hostile_files.pack(hostile_files.model(name="Müller")))
+    assert main(["describe", str(path)]) == 0
+    terminal.flush()
+    assert rb"M\xfcller" in terminal.buffer.getvalue()
 
 
 @pytest.mark.parametrize("arguments", [[], ["tell"], ["describe"], ["describe", "a", "b"]])

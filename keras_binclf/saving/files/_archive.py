@@ -15,9 +15,9 @@ MAX_CONFIG = 16 * MEBIBYTE
 """A layer takes about a thousand bytes, and JSON in memory about thirty times its bytes."""
 MAX_METADATA = MEBIBYTE
 MAX_WEIGHTS = 1024 * MEBIBYTE
-FREE_EXPANSION = 4 * MEBIBYTE
+FREE_EXPANSION = 2 * MEBIBYTE
 """Keras writes archives uncompressed. Of a compressed one, this many bytes are read in any case."""
-MAX_CONFIG_EXPANSION = 4
+MAX_CONFIG_EXPANSION = 2
 MAX_WEIGHTS_EXPANSION = 20
 """Compressed weights hardly shrink, unless they are zeros."""
 

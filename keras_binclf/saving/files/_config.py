@@ -116,13 +116,13 @@ def iterate_objects(model: Config) -> Iterator[Entry]:
             raise ValueError(f"config.json is nested deeper than {MAX_DEPTH} levels.")
         parent, items = stack[-1]
         for key, value in items:
-            if is_object(value):
-                parent = Entry(value, parent, key)
-                yield parent
-            if isinstance(value, dict):
+            if isinstance(value, dict) and value:
+                if is_object(value):
+                    parent = Entry(value, parent, key)
+                    yield parent
                 stack.append((parent, iter(value.items())))
                 break
-            if isinstance(value, list):
+            if isinstance(value, list) and value:
                 stack.append((parent, zip(itertools.repeat(key), value, strict=False)))
                 break
         else:

@@ -31,7 +31,7 @@ Identifier = Any
 
 
 class TooLargeError(ValueError):
-    """The weights hold more than is read."""
+    """The weights are larger in some way than is read; the message says in which."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -83,7 +83,7 @@ class Weights:
         with _open(content) as file:
             self._read(file)
         if self.num_parameters > MAX_EXPANSION * len(content):
-            raise TooLargeError
+            raise TooLargeError("shapes of more numbers than the file can hold")
 
     def read_threshold(self, head: Entry) -> float | None:
         """Return the threshold of a head; None where it is not certain which one is its own.
@@ -105,7 +105,7 @@ class Weights:
         while waiting:
             identifier, group, depth = waiting.pop()
             if depth > MAX_DEPTH:
-                raise TooLargeError
+                raise TooLargeError(f"groups deeper than {MAX_DEPTH} levels")
             for name, child in self._iterate_children(identifier):
                 if not _is_group(child):
                     continue
@@ -124,7 +124,7 @@ class Weights:
 
         self._left -= identifier.get_num_objs()
         if self._left < 0:
-            raise TooLargeError
+            raise TooLargeError(f"more than {MAX_OBJECTS:,} groups and variables")
         for name in identifier:
             if name.endswith(b"optimizer"):
                 continue
@@ -184,7 +184,7 @@ def _read_name(variables: Identifier) -> str | None:
     name = h5py.Group(variables).attrs["name"]
     # Text of any length costs the attribute a few bytes, and many may share it.
     if len(name) > MAX_NAME:
-        raise TooLargeError
+        raise TooLargeError(f"names of layers of more than {MAX_NAME:,} characters")
     return name if isinstance(name, str) else None
 
 

@@ -12,12 +12,7 @@ from keras_binclf._version import __version__
 from keras_binclf.saving.files import _config
 from keras_binclf.saving.files._archive import Archive, damaged, read_archive
 from keras_binclf.saving.files._config import Entry
-from keras_binclf.saving.files._weights import (
-    MAX_DEPTH,
-    MAX_OBJECTS,
-    TooLargeError,
-    Weights,
-)
+from keras_binclf.saving.files._weights import TooLargeError, Weights
 from keras_binclf.saving.files.text import escape, read_text, shorten
 
 MAX_LISTED = 1_000
@@ -25,10 +20,6 @@ MAX_LISTED = 1_000
 MAX_PRINTED = 100
 """Those in its text."""
 NO_WEIGHTS = "The file holds no weights in the form of model.weights.h5."
-MANY_WEIGHTS = (
-    f"The weights were not read: more than {MAX_OBJECTS:,} variables and groups, groups deeper "
-    f"than {MAX_DEPTH}, or shapes larger than the file."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,8 +237,8 @@ def _read_weights(archive: Archive, heads: list[Entry]) -> tuple[Weights | None,
         return None, [note]
     try:
         return Weights(archive.weights, {head.name for head in heads}), []
-    except TooLargeError:
-        return None, [MANY_WEIGHTS]
+    except TooLargeError as error:
+        return None, [f"The weights were not read. They have {error}."]
 
 
 def _describe_head(head: Entry, weights: Weights | None) -> HeadDescription:
