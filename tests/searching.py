@@ -34,6 +34,10 @@ class Eager(BinaryClassifierHyperModel):
         model.run_eagerly = True
         return model
 
+    def fit(self, hp, model, *args, **kwargs):
+        model.run_eagerly = True  # which is lost where Keras Tuner compiles the model anew
+        return super().fit(hp, model, *args, **kwargs)
+
 
 class Exploding(keras.callbacks.Callback):
     """Fails each training, or those of some trials."""

@@ -22,61 +22,52 @@ from keras_binclf.metrics.base import get_direction
 from keras_binclf.models import check_input_shape, check_scaler
 from keras_binclf.tuner.search import preflight, project
 from keras_binclf.tuner.search.errors import explaining_failure, stopping_search
-from keras_binclf.tuner.search.running_tuner import check_objective, find_finished, find_tuner
+from keras_binclf.tuner.search.running_tuner import (
+    check_objective,
+    check_overrides,
+    compile_for,
+    find_finished,
+    find_tuner,
+    merge_metrics,
+)
 from keras_binclf.tuner.space.optuna_values import choose_with_optuna
 from keras_binclf.tuner.space.points import find_largest, read_point
 from keras_binclf.tuner.space.space_argument import from_json, make_domains, to_json
 from keras_binclf.tuner.trial import fit_options
 from keras_binclf.tuner.trial import model as model_parts
-from keras_binclf.tuner.trial.data import Given, check_data
+from keras_binclf.tuner.trial.data import Data, Given, check_all_batches, check_data
 from keras_binclf.tuner.trial.fold_training import train_folds
 from keras_binclf.tuner.trial.memory import forget_compiled
-from keras_binclf.tuner.trial.objective import make_metrics, make_score, serialize_score
+from keras_binclf.tuner.trial.objective import (
+    explain_undefined,
+    make_metrics,
+    make_score,
+    serialize_score,
+)
 from keras_binclf.tuner.trial.training import Plan, train
 
 
 class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     """Search space of binary classifiers for every tuner of Keras Tuner.
 
-    Searched are the hidden layers (`MLPBlock`), the head, the optimizer and how it trains:
-
-    | hyperparameter | values | default | searched where |
-    |---|---|---|---|
-    | `num_layers` | 0 to 4; none is logistic regression | 2 | |
-    | `units` | 16, 32, 64, 128, 256, 512: those of the widest layer | 64 | `num_layers >= 1` |
-    | `width_shape` | `"halving"`, `"constant"`, `"doubling"` | `"halving"` | `num_layers >= 2` |
-    | `activation` | `"relu"`, `"gelu"`, `"silu"` | `"relu"` | `num_layers >= 1` |
-    | `dropout_rate` | 0.0 to 0.5 in steps of 0.1 | 0.0 | `num_layers >= 1` |
-    | `normalization` | `"none"`, `"batch"`, `"layer"`, `"rms"` | `"none"` | `num_layers >= 1` |
-    | `residual` | False, True | False | `num_layers >= 1` |
-    | `prior_bias` | True, False: whether the head starts from `prior` | True | `prior` is given |
-    | `optimizer` | `"adam"`, `"adamw"` | `"adam"` | |
-    | `weight_decay` | 0.0001 to 0.1, logarithmic | 0.004 | `optimizer == "adamw"` |
-    | `learning_rate` | 0.0001 to 0.01, logarithmic | 0.001 | |
-    | `label_smoothing` | 0.0, 0.05, 0.1 | 0.0 | |
-    | `class_weight` | `"none"`, `"balanced"` | `"none"` | |
-    | `batch_size` | 64, 128, 256, 512 | 128 | `tune_batch_size` |
-
-    A hyperparameter that means nothing in a trial has no value there. The default point is
-    `binary_classifier` as it is. `epochs` is 100, of which early stopping takes what it needs, and
-    can be searched too. The model of each trial carries the decision threshold that its validation
-    found (`ThresholdTuner`), so the best one is ready to use: `keras_binclf.build_best`.
+    Use it to find the hidden layers (`MLPBlock`), the optimizer and the way of training that suit
+    a table, or, with `backbone`, to search around a body of your own. The docs page "Tuning" lists
+    the hyperparameters with their values; the default point is `binary_classifier` as it is. A
+    hyperparameter that a trial does not use has no value there.
 
     `space` changes any of it. A value fixes a hyperparameter, a list gives choices, a dict with
     any of `min_value`, `max_value`, `step`, `sampling` and `default` gives a range:
 
         space={"activation": "relu", "units": [32, 64], "learning_rate": {"max_value": 0.1}}
 
-    `hidden_units` says the widths instead of the first three: `space={"hidden_units": (64, 32)}`,
-    or a list of such tuples, of which one is chosen (`None` for no hidden layer).
+    `hidden_units` gives the widths of all layers instead of `num_layers`, `units` and
+    `width_shape`: `space={"hidden_units": (64, 32)}`, or a list of such tuples, of which one is
+    chosen (`None` for no hidden layer).
 
-    Sources: few hyperparameters decide, so that random search beats a grid, Bergstra and Bengio
-    2012, https://jmlr.org/papers/v13/bergstra12a.html; the learning rate first, and on a
-    logarithmic scale, Bengio 2012, https://arxiv.org/abs/1206.5533; decoupled weight decay,
-    Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101 (its default is that of
-    `keras.optimizers.AdamW`); label smoothing, Szegedy et al. 2015,
-    https://arxiv.org/abs/1512.00567. One width and a shape, rather than a width for each layer,
-    keep the space small. The prior: `keras_binclf.BinaryHead`.
+    Each trial trains for at most 100 epochs (`epochs`) with early stopping. Its model carries the
+    decision threshold that was best on its validation rows; `keras_binclf.build_best` returns the
+    best one, ready to use. A tuner's own `metrics` are logged beside those of the hypermodel; its
+    `loss` and `optimizer` replace those of the trials.
 
     Args:
         input_shape: int, the number of features, or the shape of one example without the batch.
@@ -84,13 +75,14 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             replaces the hidden layers, for images, text or sequences; `hp` is Keras Tuner's
             `HyperParameters`. Or `None`. Defaults to `None`.
         scaler: layer that the raw features go through first, such as an adapted
-            `keras.layers.Normalization`, or `None`. Each trial gets a copy. Defaults to `None`.
+            `keras.layers.Normalization`, or `None`. Each trial has a copy. Defaults to `None`.
         prior: float in (0, 1), the share of positives, or `None`. Defaults to `None`.
-        score: what to make better: `"auc"`, `"pr_auc"`, `"brier_score"`,
+        score: the score to optimize: `"auc"`, `"pr_auc"`, `"brier_score"`,
             `"expected_calibration_error"`, a score of `ThresholdMetric` at 0.5 such as `"f1"`, or
             at the best threshold such as `"best_f1"`; or a metric, as
             `ThresholdMetric("cost", "best", cost_fp=1, cost_fn=10)`. Defaults to `"auc"`.
-        space: dict of what differs from the table, or `None`. Defaults to `None`.
+        space: dict of hyperparameters with values other than the listed ones, or `None`. Defaults
+            to `None`.
         tune_batch_size: bool, whether the batch size is searched. `False` for data sets, which
             have batches of their own. Defaults to `True`.
         name: str, the name of the models and of the project, or `None`. Defaults to `None`.
@@ -122,6 +114,13 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     tuner.search(x, y, validation_split=0.25, epochs=2, verbose=0)
     build_best(tuner, "best.keras")
     ```
+
+    References:
+        Random search beats a grid, since few hyperparameters decide: Bergstra and Bengio, 2012,
+        https://jmlr.org/papers/v13/bergstra12a.html. The learning rate first, and on a logarithmic
+        scale: Bengio, 2012, https://arxiv.org/abs/1206.5533. Decoupled weight decay: Loshchilov
+        and Hutter, 2019, https://arxiv.org/abs/1711.05101. Label smoothing: Szegedy et al., 2015,
+        https://arxiv.org/abs/1512.00567.
     """
 
     def __init__(
@@ -170,14 +169,15 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
 
     @property
     def objective(self) -> keras_tuner.Objective:
-        """What the tuner has to search for: the score on validation rows, and its direction."""
+        """The tuner's `objective`: the score on the validation rows, and its direction."""
         return keras_tuner.Objective(f"val_{self._score.name}", get_direction(self._score))
 
     @property
     def project_name(self) -> str:
-        """Name of the search's folder: another space or version of the package has another one.
+        """Name of the search's folder, with a hash of the space and of the package's version.
 
-        With it a tuner resumes a search that was stopped, and never takes the trials of another.
+        A tuner with this `project_name` resumes a search that was stopped, and never mixes its
+        trials with those of another space.
         """
         name = self.name or "binary_classifier"
         return f"{name}-{self._fingerprint()['fingerprint'][:10]}"
@@ -237,21 +237,18 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     ) -> Any:
         """Train the model of one trial; `tuner.search` takes the same arguments.
 
-        Training stops when the objective has not got better for `patience` epochs, and the model
-        keeps the weights and the threshold of its best epoch. An objective that is not defined in
-        some epoch ranks last. What is wrong with the data or the tuner stops the whole search,
-        since it would be wrong in each trial.
-
-        A long search needs no more memory than a short one: on TensorFlow a training takes its
-        graphs out of the registry of gradients, which keeps them otherwise; on JAX every fifth
-        training calls `jax.clear_caches()`, so that functions of yours are compiled again, too.
+        Training stops when the objective has not improved for `patience` epochs, and the model
+        keeps the weights and the threshold of its best epoch. An error in the data or the tuner
+        stops the whole search, since every trial would meet it. On JAX every fifth training calls
+        `jax.clear_caches()`, so that a long search needs no more memory than a short one.
 
         Args:
             hp: the values of the trial.
             model: what `build` returned.
             x: array of features of shape `(n, *input_shape)`; or, without `y`, a
-                `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`. Defaults to
-                `None`, which is refused.
+                `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`. NaN and
+                infinity are errors, unless the scaler or the backbone maps them to numbers.
+                Defaults to `None`, which is refused.
             y: labels 0 and 1 of shape `(n,)` or `(n, 1)`. Defaults to `None`.
             sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Defaults to `None`.
             validation_data: `(x, y)`, `(x, y, sample_weight)` or a data set. Defaults to `None`.
@@ -268,9 +265,8 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             epochs: int, the largest number of epochs, where `space` does not say it; `Hyperband`
                 gives it. Defaults to `None`.
             patience: int, epochs without improvement after which to stop; `None` for never;
-                `"auto"` for 10, or on small tables as many as 100 steps take, where 10 epochs are
-                too few steps to tell (benchmarks/tuning.py). A `keras.callbacks.EarlyStopping` in
-                `callbacks` replaces it. Defaults to `"auto"`.
+                `"auto"` for 10, or as many as 100 steps take on small tables. A
+                `keras.callbacks.EarlyStopping` in `callbacks` replaces it. Defaults to `"auto"`.
             callbacks: list of callbacks. Defaults to `None`.
             verbose: as in `keras.Model.fit`. Defaults to `0`.
             **kwargs: further arguments of `keras.Model.fit`.
@@ -281,27 +277,29 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
 
         Raises:
             TypeError: for data of the wrong kind.
-            ValueError: for labels other than 0 and 1, missing validation rows, and whatever else
-                no trial could do with.
+            ValueError: for labels other than 0 and 1, NaN or infinity, missing validation rows,
+                and arguments that contradict the hypermodel.
         """
         callbacks = list(callbacks or [])
-        given = {"batch_size": batch_size, "epochs": epochs}
+        tuner = find_tuner(callbacks)
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
         with stopping_search():
             point = self._read(hp)
-            data = check_data(rows, self.input_shape)
-            objective = self._check_tuner(find_tuner(callbacks))
-            has_backbone = self.backbone is not None
-            options = fit_options.choose_options(point, data, self._domains, has_backbone, given)
-            weighting = (self._domains["class_weight"], class_weight, self.prior)
+            data = check_data(rows, self.input_shape, lambda rows: self._accepts(rows, model))
+            options = self._choose_options(
+                point, data, {"batch_size": batch_size, "epochs": epochs}
+            )
             plan = Plan(
-                monitor=objective.name,
-                direction=objective.direction,
+                **self._choose_objective(tuner),
                 patience=fit_options.choose_patience(patience, data, options),
-                class_weights=fit_options.choose_class_weights(point, data, *weighting),
+                class_weights=fit_options.choose_class_weights(
+                    point, data, self._domains["class_weight"], class_weight, self.prior
+                ),
                 callbacks=callbacks,
                 options={**options, "verbose": verbose, **kwargs},
+                check_all_batches=lambda: self._check_all_batches(data, model),
             )
+            self._compile_for(tuner, hp, model)
         finished = find_finished(callbacks)
         if finished is not None:
             return finished
@@ -310,7 +308,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
                 if data.folds is None:
                     return train(model, data, plan)
                 metrics = make_metrics(self._score)
-                return train_folds(model, data, plan, lambda: self.build(hp), metrics)
+                return train_folds(model, data, plan, lambda: self._build_for(tuner, hp), metrics)
         finally:
             self._num_trials += 1
             forget_compiled(self._num_trials)
@@ -327,11 +325,12 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         tuner: keras_tuner.Tuner | None = None,
         directory: str | None = None,
     ) -> preflight.Preflight:
-        """Find out, before the first trial, whether a search over these data can work.
+        """Check, before the first trial, whether a search over these data can work.
 
-        Checks the data; builds the default and the largest model and runs a step of each; checks
-        that the objective will be in the logs, that tensorboard is there, and that the search's
-        folder can be written and holds no trials of another space.
+        Checks the rows; builds the default and the largest model and runs a step of each; checks
+        that the objective will be in the logs, that tensorboard is installed, and that the
+        search's folder can be written and holds no trials of another space. A data set is read
+        once, to its end, or for 1,000 batches where its length is not known.
 
         Args:
             x: as in `fit`.
@@ -347,38 +346,34 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
                 made loads what it finds. Defaults to `None`.
 
         Returns:
-            A `Preflight`, which prints as one line.
+            A `Preflight`; `print` shows it as one line.
 
         Raises:
             ImportError: if tensorboard is missing.
             TypeError: for data of the wrong kind.
-            ValueError: for anything else that would go wrong; the message says what to do.
+            ValueError: for any other mistake; the message says what to do.
         """
         preflight.check_tensorboard()
         if tuner is not None and directory is not None:
             expected = "left out beside `tuner`, which has one"
             raise ValueError(error_message("directory", preflight.OWNER, expected, directory))
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
-        data = check_data(rows, self.input_shape)
+        data = check_data(rows, self.input_shape, self._accepts)
         fit_options.check_batches(data, self._domains)
         fit_options.check_weighting(data, self._domains["class_weight"])
-        objective = self.objective
-        project_dir = None
-        if directory is not None:
-            project_dir = os.path.join(directory, self.project_name)
-        if tuner is not None:
-            project_dir = str(tuner.project_dir)
-            objective = check_objective(
-                tuner.oracle.objective, objective, make_metrics(self._score)
-            )
+        self._check_all_batches(data)
+        objective = self._find_objective(tuner)
         hp = keras_tuner.HyperParameters()
-        default = self.build(hp.copy())
+        default = self._build_for(tuner, hp.copy())
         hp.values = find_largest(self._domains)
-        largest = self.build(hp)
+        largest = self._build_for(tuner, hp)
         logs = preflight.try_step(default, data)
         preflight.try_step(largest, data)
         preflight.check_objective_name(objective.name, logs)
         size = model_parts.count_weights(largest)
+        project_dir = None if tuner is None else str(tuner.project_dir)
+        if directory is not None:
+            project_dir = os.path.join(directory, self.project_name)
         if project_dir is not None:
             project.check_directory(project_dir, size)
             project.check_project(project_dir, self._fingerprint(), self._hint())
@@ -493,10 +488,47 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             "another `directory`, or `overwrite=True`, which deletes those trials."
         )
 
-    def _check_tuner(self, tuner: Any) -> Any:
-        """Return the objective to train for, if the tuner's is one and its folder is ours."""
+    def _accepts(self, rows: Any, model: keras.Model | None = None) -> bool:
+        """Whether the scaler or backbone maps NaN and infinity in these rows to numbers."""
+        if self.backbone is not None and model is None:
+            model = self.build(keras_tuner.HyperParameters())
+        with_backbone = None if self.backbone is None else model
+        return model_parts.gives_finite_features(rows, self.scaler, with_backbone)
+
+    def _check_all_batches(self, data: Data, model: keras.Model | None = None) -> None:
+        check_all_batches(data, self.input_shape, lambda rows: self._accepts(rows, model))
+
+    def _choose_options(
+        self, point: Mapping[str, Any], data: Data, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        has_backbone = self.backbone is not None
+        return fit_options.choose_options(point, data, self._domains, has_backbone, given)
+
+    def _find_objective(self, tuner: Any) -> Any:
+        """Return the objective to train for: that of the tuner, where it is one."""
         if tuner is None:
             return self.objective
-        project.claim_project(str(tuner.project_dir), self._fingerprint(), self._hint())
-        given = tuner.oracle.objective
-        return check_objective(given, self.objective, make_metrics(self._score))
+        metrics = merge_metrics(tuner, make_metrics(self._score))
+        return check_objective(tuner.oracle.objective, self.objective, metrics)
+
+    def _choose_objective(self, tuner: Any) -> dict[str, str]:
+        """Return the parts of a `Plan` that say what to optimize; claim the tuner's folder."""
+        if tuner is not None:
+            project.claim_project(str(tuner.project_dir), self._fingerprint(), self._hint())
+        objective = self._find_objective(tuner)
+        own = objective.name == self.objective.name
+        return {
+            "monitor": objective.name,
+            "direction": objective.direction,
+            "why_undefined": explain_undefined(self._score) if own else "",
+        }
+
+    def _build_for(self, tuner: Any, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """Return the model of one trial, compiled as its tuner asks."""
+        model = self.build(hp)
+        self._compile_for(tuner, hp, model)
+        return model
+
+    def _compile_for(self, tuner: Any, hp: keras_tuner.HyperParameters, model: keras.Model) -> None:
+        check_overrides(tuner, {parameter.name for parameter in hp.space})
+        compile_for(tuner, model, make_metrics(self._score))

@@ -12,7 +12,7 @@ from typing import Any
 import keras_tuner
 
 from keras_binclf.tuner.search.running_tuner import find_tuner
-from keras_binclf.tuner.trial.training import MissingObjectiveError
+from keras_binclf.tuner.trial.training import SearchError
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def explaining_failure(callbacks: Sequence[Any], attempts: dict[str, int]) -> It
     """
     try:
         yield
-    except MissingObjectiveError as error:
+    except SearchError as error:
         raise keras_tuner.errors.FatalValueError(str(error)) from error
     except OSError as error:
         raise _explain_disk(error) from error

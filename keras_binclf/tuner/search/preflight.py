@@ -1,4 +1,4 @@
-"""What can be known before the first trial: whether the search can run."""
+"""Checks before the first trial: whether a search can run."""
 
 import dataclasses
 import importlib.util
@@ -17,13 +17,13 @@ NUM_ROWS = 32
 
 @dataclasses.dataclass(frozen=True)
 class Preflight:
-    """What was found out before the first trial.
+    """Sizes, logs and folder of a search, found before its first trial.
 
     Attributes:
         default_size: trainable weights of the default model.
         largest_size: trainable weights of the largest model.
         logs: the names that an objective can have.
-        project_dir: where the search will write; None where that is not known.
+        project_dir: folder that the search will write to; None where that is not known.
     """
 
     default_size: int
@@ -32,7 +32,7 @@ class Preflight:
     project_dir: str | None
 
     def __str__(self) -> str:
-        """Return all of it in one line."""
+        """Return everything in one line."""
         megabytes = self.largest_size * BYTES_PER_WEIGHT / 1e6
         place = f", in {self.project_dir}" if self.project_dir else ""
         return (
@@ -42,7 +42,7 @@ class Preflight:
 
 
 def check_tensorboard() -> None:
-    """Raise if Keras Tuner would fail in each trial, without a word."""
+    """Raise if Keras Tuner would fail in each trial for want of tensorboard."""
     if keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
             "Keras Tuner imports tensorboard in each trial, and it is not installed: every trial "
@@ -58,7 +58,7 @@ def try_step(model: keras.Model, data: Data) -> tuple[str, ...]:
     """
     x, y, weights = _take_rows(data)
     model.run_eagerly = True
-    # PyTorch's loss refuses outputs that are NaN, in words of its own.
+    # Before the loss, since that of PyTorch raises an error of its own for NaN.
     _check_finite("output", float(np.sum(model.predict_on_batch(x))))
     loss = model.train_on_batch(x, y, sample_weight=weights, return_dict=True)["loss"]
     _check_finite("loss", float(loss))
@@ -66,11 +66,11 @@ def try_step(model: keras.Model, data: Data) -> tuple[str, ...]:
     return (*logs, *(f"val_{name}" for name in logs))
 
 
-def _check_finite(what: str, value: float) -> None:
+def _check_finite(name: str, value: float) -> None:
     if not math.isfinite(value):
         raise ValueError(
-            f"{OWNER} ran one step of the model, and its {what} is {value}. Look for NaN and for "
-            "very large numbers in the features, and scale them."
+            f"{OWNER} ran one step of the model, and its {name} is {value}. Look for very large "
+            "numbers in the features, and scale them; or for NaN in the statistics of the scaler."
         )
 
 

@@ -18,17 +18,18 @@ NONE = "none"
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter as the package searches it unless told otherwise.
+    """A hyperparameter with the values that are searched unless `space` gives others.
 
     Attributes:
-        domain: its values, and the default one, which is that of `binary_classifier`.
-        expected: which values there can be, for messages.
-        is_valid: whether a value is one of them.
+        domain: its values and its default, which is that of `binary_classifier`.
+        expected: the allowed values, for messages.
+        is_valid: whether a value is allowed.
         kind: `int`, `float`, `bool` or `str`.
-        parent: the name of the hyperparameter that decides whether this one means something.
-        when: for which values of the parent it does.
+        parent: name of the hyperparameter on which it depends whether this one is used.
+        when: for which values of the parent it is used.
         in_block: whether it belongs to the hidden layers, which a backbone replaces.
-        by_size: names of values from the smallest model to the largest; numbers say it themselves.
+        by_size: string values in the order of the model's size, the smallest one first.
+        hint: the way out for values that are not allowed, for messages.
     """
 
     domain: Domain
@@ -39,6 +40,7 @@ class Parameter:
     when: Callable[[Any], bool] = lambda value: True
     in_block: bool = False
     by_size: tuple[str, ...] = ()
+    hint: str = ""
 
 
 def _is_activation(value: Any) -> bool:
@@ -118,7 +120,11 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "prior_bias": Parameter(_choice(True, False), "a bool", lambda v: True, bool),
     "optimizer": Parameter(
-        _choice("adam", "adamw"), "'adam' or 'adamw'", lambda v: v in ("adam", "adamw"), str
+        _choice("adam", "adamw"),
+        "'adam' or 'adamw'",
+        lambda v: v in ("adam", "adamw"),
+        str,
+        hint="Another optimizer is an argument of the tuner: `RandomSearch(..., optimizer=...)`.",
     ),
     "weight_decay": Parameter(
         Range(1e-4, 1e-1, 4e-3, "log"),

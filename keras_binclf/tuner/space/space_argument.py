@@ -1,4 +1,4 @@
-"""What users write in `space`: values, lists of them, ranges and stacks of widths."""
+"""Reads the argument `space`: values, lists of them, ranges and stacks of widths."""
 
 import dataclasses
 import math
@@ -16,10 +16,10 @@ OWNER = "BinaryClassifierHyperModel"
 def make_domains(
     space: Mapping[str, Any], has_backbone: bool, has_prior: bool, tune_batch_size: bool
 ) -> dict[str, Domain]:
-    """Return the values of each hyperparameter that this search has.
+    """Return the values of each hyperparameter of a search.
 
     Args:
-        space: what the user wrote.
+        space: the argument of the hypermodel.
         has_backbone: whether a function replaces the hidden layers.
         has_prior: whether the share of positives is known.
         tune_batch_size: whether the search chooses the batch size.
@@ -45,7 +45,7 @@ def make_domains(
 def _list_names(
     space: Mapping[str, Any], has_backbone: bool, has_prior: bool, tune_batch_size: bool
 ) -> list[str]:
-    """Return the names of the hyperparameters that there are, if `space` names no other."""
+    """Return the names of the hyperparameters of the search, or raise for another in `space`."""
     absent = {}
     if has_backbone:
         absent = {name: "`backbone`" for name, entry in PARAMETERS.items() if entry.in_block}
@@ -60,7 +60,7 @@ def _list_names(
             expected = f"left out with {absent[name]}"
             raise ValueError(error_message(f'space["{name}"]', OWNER, expected, space[name], hint))
         if name in WIDTHS and HIDDEN_UNITS in space:
-            hint = "`hidden_units` says all of the widths."
+            hint = "`hidden_units` gives all widths."
             expected = "left out beside `hidden_units`"
             raise ValueError(error_message(f'space["{name}"]', OWNER, expected, space[name], hint))
         if name not in PARAMETERS and name != HIDDEN_UNITS:
@@ -75,7 +75,7 @@ def _explain_unknown(name: Any, known: Sequence[str], where: str) -> str:
 
 
 def _parse(name: str, value: Any) -> Domain:
-    """Return the domain that one entry of `space` says: a range, choices, or one value."""
+    """Return the domain of one entry of `space`: a range, choices, or one value."""
     if isinstance(value, Mapping):
         return _parse_range(name, value)
     if isinstance(value, list | tuple):
@@ -105,9 +105,9 @@ def _check(name: str, value: Any) -> Any:
     }[parameter.kind]
     label = f'space["{name}"]'
     if not right_kind:
-        raise TypeError(error_message(label, OWNER, parameter.expected, value))
+        raise TypeError(error_message(label, OWNER, parameter.expected, value, parameter.hint))
     if not parameter.is_valid(value) or (is_real(value) and not math.isfinite(value)):
-        raise ValueError(error_message(label, OWNER, parameter.expected, value))
+        raise ValueError(error_message(label, OWNER, parameter.expected, value, parameter.hint))
     return parameter.kind(value)
 
 
@@ -119,7 +119,7 @@ def _parse_range(name: str, given: Mapping[str, Any]) -> Domain:
     parameter = PARAMETERS[name]
     if parameter.kind not in (int, float):
         expected = f"a value or a list of values, each {parameter.expected}"
-        raise TypeError(error_message(label, OWNER, expected, given))
+        raise TypeError(error_message(label, OWNER, expected, given, parameter.hint))
     for key in given:
         if key not in RANGE_KEYS:
             raise ValueError(_explain_unknown(key, RANGE_KEYS, label))
@@ -210,7 +210,7 @@ def _write_stack(value: Any) -> str:
 
 
 def to_json(space: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the user wrote with lists for tuples, and stacks of widths as strings."""
+    """Return `space` with lists for tuples, and stacks of widths as strings."""
     written: dict[str, Any] = {}
     for name, value in space.items():
         if name == HIDDEN_UNITS:
@@ -224,7 +224,7 @@ def to_json(space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_json(space: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `to_json` was given."""
+    """Return the `space` that was given to `to_json`."""
     read = dict(space)
     stacks = read.get(HIDDEN_UNITS)
     if stacks is not None:

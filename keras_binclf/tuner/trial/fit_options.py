@@ -1,11 +1,11 @@
-"""How a trial trains: what the search chooses, what the caller says, and never both."""
+"""Arguments of `keras.Model.fit`: each from the trial or from the caller, never from both."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from keras_binclf._data.tables import is_dataset
-from keras_binclf._validation import check_integer_at_least, error_message
+from keras_binclf._validation import check_integer_at_least, check_non_negative, error_message
 from keras_binclf.tuner.space.domains import Domain, Fixed
 from keras_binclf.tuner.space.hyperparameters import NONE, PARAMETERS
 from keras_binclf.tuner.trial.data import Data, find_class_weights, peek
@@ -118,7 +118,8 @@ def choose_class_weights(
     if not isinstance(given, Mapping) or set(given) != {0, 1}:
         expected = "a dict with a weight for 0 and one for 1"
         raise ValueError(error_message("class_weight", OWNER, expected, given))
-    return float(given[0]), float(given[1])
+    negative, positive = (check_non_negative(given[k], f"class_weight[{k}]", OWNER) for k in (0, 1))
+    return negative, positive
 
 
 def check_weighting(data: Data, domain: Domain) -> None:

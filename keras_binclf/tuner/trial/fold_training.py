@@ -14,6 +14,7 @@ from keras_binclf.tuner.trial.data import Data
 from keras_binclf.tuner.trial.training import (
     Plan,
     check_defined,
+    check_loss,
     fit_once,
     fit_with_validation,
 )
@@ -58,6 +59,7 @@ def train_folds(
     for rows, held_out in data.folds:
         fold_model = build()
         history = fit_with_validation(fold_model, _take(data, rows, held_out), plan)
+        check_loss(history.history, plan)
         best_epochs.append(_find_best(history, plan) + 1)
         size = plan.options["validation_batch_size"]
         predicted = fold_model.predict(data.x[held_out], batch_size=size, verbose=0)
@@ -101,7 +103,7 @@ def _score(
     """Return loss and metrics of predictions that came from several models like this one."""
     y, p = keras.ops.expand_dims(data.y, -1), keras.ops.expand_dims(predicted, -1)
     p = keras.ops.cast(p, "float32")
-    loss = model.loss(y, p, sample_weight=data.sample_weight)
+    loss = model.compute_loss(y=y, y_pred=p, sample_weight=data.sample_weight)
     logs = {"val_loss": _to_float(loss)}
     for metric in metrics:
         metric.update_state(y, p, sample_weight=data.sample_weight)

@@ -1,10 +1,12 @@
-"""From the values of a trial to its model."""
+"""The model and the optimizer that the values of a trial describe."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
+from keras_binclf.decision import find_head
 from keras_binclf.models import binary_classifier, make_head
 from keras_binclf.tuner.space.hyperparameters import BLOCK_OPTIONS, NONE
 from keras_binclf.tuner.space.points import get_hidden_units
@@ -68,6 +70,31 @@ def make_optimizer(point: Mapping[str, Any]) -> keras.optimizers.Optimizer:
     if point["optimizer"] == "adam":
         return keras.optimizers.Adam(point["learning_rate"])
     return keras.optimizers.AdamW(point["learning_rate"], weight_decay=point["weight_decay"])
+
+
+def gives_finite_features(
+    rows: Any, scaler: keras.Layer | None, with_backbone: keras.Model | None
+) -> bool:
+    """Whether rows with NaN or infinity have become finite numbers before our layers read them.
+
+    A hidden layer can turn an infinite feature into a finite one and still have NaN gradients, so
+    the layers of the user are asked: the backbone where there is one, else the scaler.
+
+    Args:
+        rows: array of features.
+        scaler: the layer that the raw features go through first, or None.
+        with_backbone: model of a trial with a backbone, or None.
+    """
+    with np.errstate(over="ignore"):  # A number too large is infinity to the layers.
+        rows = rows.astype("float32")
+    if with_backbone is not None:
+        layers = keras.Model(with_backbone.input, find_head(with_backbone).input)
+        features = layers(rows, training=False)
+    elif scaler is not None:
+        features = scaler(rows)
+    else:
+        return False
+    return bool(np.isfinite(keras.ops.convert_to_numpy(features)).all())
 
 
 def count_weights(model: keras.Model) -> int:

@@ -1,4 +1,4 @@
-"""What a search makes better: the metric, its direction, and the metrics beside it."""
+"""The score that a search optimizes, and the metrics of each trial."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ WITH_COSTS = 'ThresholdMetric("cost", "best", cost_fp=1, cost_fn=10)'
 
 
 def make_score(score: Any, owner: str) -> keras.metrics.Metric:
-    """Return the metric that a search makes better, from its name or itself.
+    """Return the metric that a search optimizes, from its name or itself.
 
     Raises:
         TypeError: for what is neither.
@@ -66,6 +66,22 @@ def _make_named(name: str, owner: str) -> keras.metrics.Metric:
         hint = hint or f'Give the metric: `ThresholdMetric("{base}", "best", beta=2)`.'
         raise ValueError(error_message("score", owner, f"a metric with {needed}", name, hint))
     return ThresholdMetric(base, "best" if name.startswith(BEST) else 0.5)
+
+
+def explain_undefined(score: keras.metrics.Metric) -> str:
+    """Return why a score may have no value in any epoch of a trial, and the way out."""
+    config = score.get_config()
+    names = [name for name in ("min_precision", "min_recall") if config.get(name) is not None]
+    if names:
+        constraints = " and ".join(f"`{name}={config[name]}`" for name in names)
+        return (
+            f"No threshold satisfies {constraints} on the validation rows: ask for less, or "
+            "validate on more rows."
+        )
+    return (
+        "The score has no value for the predictions on the validation rows: validate on more rows, "
+        "or search for another score."
+    )
 
 
 def serialize_score(score: Any) -> Any:

@@ -1,9 +1,10 @@
-"""One trial: the callbacks that a search needs, one training, or one for each fold."""
+"""Training of one trial: the callbacks that a search needs, and how a trial fails."""
 
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -30,6 +31,8 @@ class Plan:
         class_weights: of negatives and positives, in training alone; or None.
         callbacks: those of the user and of Keras Tuner.
         options: further arguments of `keras.Model.fit`.
+        why_undefined: why the objective may have no value although the loss is finite.
+        check_all_batches: raises `ValueError` for NaN or infinity in a data set.
     """
 
     monitor: str
@@ -38,17 +41,20 @@ class Plan:
     class_weights: tuple[float, float] | None
     callbacks: Sequence[keras.callbacks.Callback]
     options: dict[str, Any]
+    why_undefined: str = ""
+    check_all_batches: Callable[[], None] = lambda: None
 
 
-class MissingObjectiveError(ValueError):
-    """The logs have no objective, in this trial and in all others."""
+class SearchError(ValueError):
+    """An error that every other trial would meet too, so that the search must stop."""
 
 
 class RankUndefinedLast(keras.callbacks.Callback):
-    """Give an objective that is not defined the worst value.
+    """Give an objective that is not defined the worst value, and stop when the loss is NaN.
 
     Early in training no threshold may satisfy a constraint, and the score is NaN. Neither
-    `EarlyStopping` nor Keras Tuner would ever find another epoch better than that.
+    `EarlyStopping` nor Keras Tuner would ever find another epoch better than that. A NaN loss has
+    made the weights NaN, and no later epoch changes that.
     """
 
     def __init__(self, name: str, direction: str) -> None:
@@ -60,12 +66,14 @@ class RankUndefinedLast(keras.callbacks.Callback):
         """Change the logs that all later callbacks see."""
         logs = {} if logs is None else logs
         if self.name not in logs:
-            raise MissingObjectiveError(
+            raise SearchError(
                 f"The objective must be one of the logs ({', '.join(logs)}). Received: objective "
                 f"named {self.name!r}. Give the tuner `objective=hypermodel.objective`."
             )
         if math.isnan(float(logs[self.name])):
             logs[self.name] = self.worst
+        if math.isnan(float(logs.get("loss", 0.0))):
+            self.model.stop_training = True
 
 
 def train(model: keras.Model, data: Data, plan: Plan) -> keras.callbacks.History:
@@ -81,10 +89,12 @@ def train(model: keras.Model, data: Data, plan: Plan) -> keras.callbacks.History
 
     Raises:
         FailedTrialError: if the objective was not defined in any epoch: there is no best one.
+        SearchError: if the loss became NaN because of NaN or infinity in a data set.
     """
     start = time.perf_counter()
     history = fit_with_validation(model, data, plan)
     seconds = time.perf_counter() - start
+    check_loss(history.history, plan)
     check_defined(history.history[plan.monitor], plan)
     history.history["fit_seconds"] = [seconds] * len(history.epoch)
     return history
@@ -98,13 +108,43 @@ def fit_with_validation(model: keras.Model, data: Data, plan: Plan) -> keras.cal
     return fit_once(model, data, plan, **options)
 
 
+def check_loss(logs: dict[str, list[float]], plan: Plan) -> None:
+    """Say so if the loss became NaN: an error if no epoch came before, else a warning.
+
+    Args:
+        logs: values of each epoch by name.
+        plan: how the trial trained.
+    """
+    losses = {"": logs["loss"], "validation ": logs.get("val_loss", [])}
+    epochs = {name: _find_nan(values) for name, values in losses.items()}
+    name, epoch = next(((n, e) for n, e in epochs.items() if e is not None), ("", None))
+    if epoch is None:
+        return
+    try:
+        plan.check_all_batches()
+    except ValueError as error:
+        raise SearchError(str(error)) from error
+    text = (
+        f"The {name}loss of a trial became NaN in epoch {epoch + 1}, although all rows are finite. "
+        "Usual causes: features far from the range -10 to 10, which a `scaler` changes; a scaler "
+        'with NaN in its statistics; a large learning rate (`space={"learning_rate": '
+        '{"max_value": 0.001}}`).'
+    )
+    if not np.isfinite(logs[plan.monitor]).any():
+        raise keras_tuner.errors.FailedTrialError(text)
+    warnings.warn(f"{text} The best epoch before it is kept.", stacklevel=2)
+
+
+def _find_nan(values: Sequence[float]) -> int | None:
+    """Return the first place of NaN, or None."""
+    return next((i for i, value in enumerate(values) if math.isnan(value)), None)
+
+
 def check_defined(values: Sequence[float], plan: Plan) -> None:
     """Raise if the objective has no value; Keras Tuner would rank such a trial without a model."""
     if not np.isfinite(values).any():
         raise keras_tuner.errors.FailedTrialError(
-            f"{plan.monitor!r} was not defined in any of {len(values)} epochs, as when no "
-            "threshold satisfies the constraints of the score. Ask for less, or validate on more "
-            "rows."
+            f"{plan.monitor!r} was not defined in any of {len(values)} epochs. {plan.why_undefined}"
         )
 
 

@@ -1,0 +1,88 @@
+"""NaN and infinity in the rows of a search: whether there are any, and in which row and column."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_binclf.tuner.trial.folds import OWNER, Array
+
+LARGEST = float(np.finfo("float32").max)
+CHUNK_SIZE = 2**22
+"""Numbers that are checked at once, so that the check needs little memory."""
+
+MAX_ROWS = 1024
+"""Rows with NaN or infinity on which a scaler or a backbone is tried."""
+
+Accepts = Callable[[Array], bool]
+"""Whether a scaler or backbone returns finite features for rows with NaN or infinity."""
+
+HINT = "Replace these values, or give a `scaler` or a `backbone` that maps them to numbers."
+
+
+def check_finite(values: Array, name: str, hint: str) -> None:
+    """Raise `ValueError` for a label or a weight that is NaN or infinite in float32.
+
+    Args:
+        values: array of any dtype; the first dimension counts rows.
+        name: name of the argument.
+        hint: the way out.
+    """
+    rows = find_rows(values)
+    if len(rows):
+        raise ValueError(_describe(values, rows, name, None, hint))
+
+
+def check_features(
+    values: Array, name: str, columns: Sequence[Any] | None, accepts: Accepts | None
+) -> None:
+    """Raise `ValueError` for NaN or infinity, unless the scaler or backbone maps it to numbers.
+
+    Args:
+        values: as of `check_finite`.
+        name: name of the argument.
+        columns: names of the columns, where there are any.
+        accepts: whether the scaler or backbone maps such rows to numbers, or `None` without them.
+    """
+    rows = find_rows(values)
+    if len(rows) and not (accepts and accepts(values[rows[:MAX_ROWS]])):
+        raise ValueError(_describe(values, rows, name, columns, HINT))
+
+
+def find_rows(values: Array) -> Array:
+    """Return the numbers of the rows that hold a value that is NaN or infinite in float32."""
+    if values.dtype.kind != "f" or not values.size:
+        return np.array([], "int64")
+    step = max(1, CHUNK_SIZE * len(values) // values.size)
+    parts = range(0, len(values), step)
+    found = [start + _find_in_part(values[start : start + step]) for start in parts]
+    return np.concatenate(found)
+
+
+def _find_in_part(values: Array) -> Array:
+    finite = np.abs(values) <= LARGEST
+    if finite.all():
+        return np.array([], "int64")
+    return np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
+
+
+def _describe(
+    values: Array, rows: Array, name: str, columns: Sequence[Any] | None, hint: str
+) -> str:
+    row = values[rows[0]]
+    place = tuple(np.argwhere(~(np.abs(row) <= LARGEST))[0]) if row.ndim else ()
+    location = f"row {rows[0]}{_name_place(place, row.shape, columns)}"
+    count = f"{len(rows)} of {len(values)} rows " + ("has" if len(rows) == 1 else "have")
+    return (
+        f"`{name}` of {OWNER} must be finite in float32. Received: {float(row[place])} in "
+        f"{location}; {count} such values. {hint}"
+    )
+
+
+def _name_place(place: Any, shape: tuple[int, ...], columns: Sequence[Any] | None) -> str:
+    """Return the words for a place within a row; labels and weights have one value a row."""
+    if len(shape) == 0 or shape == (1,):
+        return "" if columns is None else f", column {columns[0]!r}"
+    if len(shape) > 1:
+        return f", position {tuple(map(int, place))}"
+    return f", column {int(place[0]) if columns is None else repr(columns[place[0]])}"
