@@ -126,8 +126,11 @@ BACKEND_IMPORTS = {
     ("memory.py", "_read_registry", "tensorflow"),
     ("memory.py", "forget_compiled", "jax"),
     # Artefacts are written by TensorFlow, and a SavedModel is run by it.
-    *(("_writers.py", f, "tensorflow") for f in ("make_function", "_write_litert")),
-    ("_consumers.py", "_run_saved_model", "tensorflow"),
+    ("_serving_function.py", "make_function", "tensorflow"),
+    ("_saved_model.py", "run", "tensorflow"),
+    ("_saved_model.py", "_rename_inputs", "tensorflow"),
+    ("_onnx.py", "_read_tables", "tensorflow"),
+    ("_litert.py", "write", "tensorflow"),
 }
 
 

@@ -1,6 +1,6 @@
 """Saving: a model leaves the training program, as a file or as a compiled function."""
 
-from keras_binclf.saving.artefacts.artefact import Exported, export
+from keras_binclf.saving.artefacts import Exported, export
 from keras_binclf.saving.core_layers import to_core_layers
 from keras_binclf.saving.files.description import (
     FileDescription,

@@ -1,4 +1,4 @@
-"""Writing in another Python process, which runs on TensorFlow."""
+"""Writing an artefact in another Python process, which runs on TensorFlow."""
 
 import importlib
 import json
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +17,37 @@ from keras_binclf._data.heads import list_heads
 from keras_binclf._data.inputs import ModelInputs, read_inputs
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf.layers import BinaryHead
-from keras_binclf.saving.artefacts import _consumers, _writers
-from keras_binclf.saving.artefacts._writers import Artefact
+from keras_binclf.saving.artefacts._format import Artefact, Batch
+from keras_binclf.saving.artefacts._formats import FORMATS
 
 MODULE = "keras_binclf.saving.artefacts._elsewhere"
 MAIN = "__main__"
-JOB, MODEL, INPUTS, OUTPUTS = "job.json", "model.keras", "inputs.npz", "outputs.npz"
+JOB, MODEL, INPUTS, OUTPUTS = "job.json", "model.keras", "inputs-{}.npz", "outputs-{}.npz"
+
+Outputs = list[Mapping[str, Any]]
 
 
-def write_elsewhere(
+def write_and_run_elsewhere(
     artefact: Artefact,
     model: keras.Model,
     head: BinaryHead,
     inputs: ModelInputs,
-    rows: Mapping[str, Any],
-) -> dict[str, Any]:
+    batches: Sequence[Batch],
+) -> Outputs:
     """Save the model, and let a process on TensorFlow write the artefact and run it.
 
-    Runtimes of other libraries are not loaded beside JAX and PyTorch: OpenVINO forks the process
-    that imports it, of which JAX warns that it may hang.
+    That process also keeps the runtimes of other libraries out of JAX and PyTorch: OpenVINO forks
+    the process that imports it, and JAX warns that it may hang then.
 
     Args:
-        artefact: what to write.
+        artefact: the artefact to write.
         model: model on another backend.
         head: its head.
         inputs: its inputs, of known shape and dtype.
-        rows: rows to run it on, by the names of the inputs; may be empty.
+        batches: rows to run the artefact on; may be empty.
 
     Returns:
-        What the artefact gives for them, by the names of its outputs.
+        The outputs of the artefact by name, for each batch.
 
     Raises:
         RuntimeError: if the other process fails.
@@ -53,37 +55,44 @@ def write_elsewhere(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save(folder / MODEL)
-        np.savez(folder / INPUTS, **rows)
+        for i, batch in enumerate(batches):
+            np.savez(folder / INPUTS.format(i), **dict[str, Any](batch))
         job = {
             "artefact": {**vars(artefact), "path": str(artefact.path.absolute())},
             "shapes": [spec.shape for spec in inputs.specs],
             "dtypes": [spec.dtype for spec in inputs.specs],
             "head": [own is head for own in list_heads(model)].index(True),
             "modules": _list_modules(model),
+            "num_batches": len(batches),
         }
         (folder / JOB).write_text(json.dumps(job))
-        done = subprocess.run(
-            [sys.executable, "-m", MODULE, name],
-            env={
-                **os.environ,
-                "KERAS_BACKEND": "tensorflow",
-                "CUDA_VISIBLE_DEVICES": "-1",
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                "PYTHONPATH": os.pathsep.join(place or os.getcwd() for place in sys.path),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
+        _run_python(name)
+        return [dict(np.load(folder / OUTPUTS.format(i))) for i in range(len(batches))]
+
+
+def _run_python(folder: str) -> None:
+    """Run this module in a Python on TensorFlow that finds the same modules."""
+    done = subprocess.run(
+        [sys.executable, "-m", MODULE, folder],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "tensorflow",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONPATH": os.pathsep.join(place or os.getcwd() for place in sys.path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(
+            done.stderr.strip() or f"the process on TensorFlow ended with {done.returncode}"
         )
-        if done.returncode != 0:
-            raise RuntimeError(
-                done.stderr.strip() or f"the process on TensorFlow ended with {done.returncode}"
-            )
-        return dict(np.load(folder / OUTPUTS))
 
 
 def _list_modules(model: keras.Model) -> list[str]:
-    """Return where the classes of the model come from, so that they are known elsewhere."""
+    """Return the modules of the model's own classes, for the other process to import."""
     classes = {type(layer) for layer in iterate_layers(model)}
     for cls in classes:
         if cls.__module__ == MAIN:
@@ -96,7 +105,7 @@ def _list_modules(model: keras.Model) -> list[str]:
 
 
 def main(folder: Path) -> None:
-    """Do what `write_elsewhere` asks for."""
+    """Do the job that `write_and_run_elsewhere` left in a folder."""
     job = json.loads((folder / JOB).read_text())
     for name in job["modules"]:
         importlib.import_module(name)
@@ -105,10 +114,22 @@ def main(folder: Path) -> None:
     inputs = read_inputs(model, "export").declare(job["shapes"], job["dtypes"])
     given = job["artefact"]
     artefact = Artefact(**{**given, "path": Path(given["path"])})
-    _writers.write(artefact, model, head, inputs)
-    rows = dict(np.load(folder / INPUTS))
-    outputs = _consumers.run(artefact.format, artefact.path, rows) if rows else {}
-    np.savez(folder / OUTPUTS, **outputs)
+    batches = [dict(np.load(folder / INPUTS.format(i))) for i in range(job["num_batches"])]
+    for i, outputs in enumerate(write_and_run(artefact, model, head, inputs, batches)):
+        np.savez(folder / OUTPUTS.format(i), **outputs)
+
+
+def write_and_run(
+    artefact: Artefact,
+    model: keras.Model,
+    head: BinaryHead,
+    inputs: ModelInputs,
+    batches: Sequence[Batch],
+) -> Outputs:
+    """As `write_and_run_elsewhere`, in this process, of a model on TensorFlow."""
+    spec = FORMATS[artefact.format]
+    spec.write(artefact, model, head, inputs)
+    return [spec.run(artefact.path, batch) for batch in batches]
 
 
 if __name__ == MAIN:

@@ -1,0 +1,85 @@
+"""The inputs of the model as inputs of an artefact: known, and possible in its format."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_binclf._data.inputs import ModelInputs
+from keras_binclf.saving.artefacts._format import OUTPUTS, Format
+from keras_binclf.saving.artefacts._formats import FORMATS
+
+Array = np.ndarray[Any, Any]
+
+TEXT = "OSUT"
+"""Kinds of NumPy dtypes that hold text."""
+
+
+def declare_inputs(
+    inputs: ModelInputs, model: keras.Model, given: list[Array] | None, owner: str
+) -> ModelInputs:
+    """Return inputs of known rank and dtype: of the rows, where the model does not tell.
+
+    Args:
+        inputs: inputs of the model.
+        model: the model.
+        given: rows, or None.
+        owner: name of the public function, for messages.
+
+    Raises:
+        ValueError: if the rank of an input is not known.
+    """
+    shapes = [None] * len(inputs.specs) if given is None else [rows.shape[1:] for rows in given]
+    kinds = ["f"] * len(inputs.specs) if given is None else [rows.dtype.kind for rows in given]
+    dtypes = ["string" if kind in TEXT else model.input_dtype for kind in kinds]
+    declared = inputs.declare(shapes, dtypes)
+    for spec in declared.specs:
+        if spec.shape is None:
+            raise ValueError(
+                f"{owner} needs to know the shape of input {spec.name!r}, of which Keras keeps "
+                "none. Give rows, `sample=...`, or the model a `build` with a shape for each "
+                "argument of `call`."
+            )
+    return declared
+
+
+def check_inputs(inputs: ModelInputs, target: Format, owner: str) -> None:
+    """Raise `ValueError` for inputs that a format cannot have, with the formats that can."""
+    for spec in inputs.specs:
+        if spec.name in OUTPUTS and not target.has_separate_names:
+            able = [other.name for other in FORMATS.values() if other.has_separate_names]
+            raise ValueError(
+                f"{owner} cannot write input {spec.name!r} as {target.name!r}: the artefact has an "
+                "output of that name, and this format one name for each tensor. Rename the input, "
+                f"as in `keras.Input(..., name='features')`, or export as {join(able)}."
+            )
+        if spec.dtype == "string" and not target.has_text:
+            able = [other.name for other in FORMATS.values() if other.has_text]
+            raise ValueError(
+                f"{owner} cannot write input {spec.name!r} as {target.name!r}, which has no inputs "
+                f"of text. Export as {join(able)}, or export a model that takes the numbers of the "
+                "words."
+            )
+
+
+def suggest_way_out(inputs: ModelInputs) -> str:
+    """Return advice for a format that failed, by the inputs that not all formats can have."""
+    advice = ""
+    unknown = [spec.name for spec in inputs.specs if None in (spec.shape or ())]
+    if unknown:
+        advice += (
+            f". If the unknown size of input {join(unknown)} is the reason, build the model with a "
+            "fixed size in `keras.Input`, or choose another format"
+        )
+    texts = [spec.name for spec in inputs.specs if spec.dtype == "string"]
+    if texts:
+        advice += (
+            f". If the text of input {join(texts)} is the reason, export as 'tf_saved_model', or "
+            "export a model that takes the numbers of the words"
+        )
+    return advice and f"{advice}."
+
+
+def join(names: list[str]) -> str:
+    """Return names in quotes, for messages."""
+    return " or ".join(map(repr, names))

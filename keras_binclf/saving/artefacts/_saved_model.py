@@ -1,0 +1,89 @@
+"""SavedModel: for TensorFlow and TensorFlow Serving, and the way to LiteRT and OpenVINO."""
+
+import json
+import keyword
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_binclf._data.inputs import ModelInputs
+from keras_binclf.layers import BinaryHead
+from keras_binclf.saving.artefacts._format import METADATA, Artefact, Batch, Format
+from keras_binclf.saving.artefacts._serving_function import make_function
+
+ENDPOINT = "serve"
+EXTRA_ASSETS = "assets.extra"
+"""Folder of a SavedModel that TensorFlow does not read."""
+PLAIN_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
+
+
+class SavedModel(Format):
+    """The format of TensorFlow."""
+
+    name = "tf_saved_model"
+    suffix = ""
+    tolerance = 1e-6
+
+    def write(
+        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ModelInputs
+    ) -> None:
+        """Write a SavedModel, with the metadata among its extra assets."""
+        save(artefact.path, model, head, inputs)
+        extra = artefact.path / EXTRA_ASSETS
+        extra.mkdir()
+        (extra / METADATA).write_text(json.dumps(artefact.notes))
+
+    def run(self, path: Path, rows: Batch) -> Mapping[str, Any]:
+        """Load it as TensorFlow does, and call its signature."""
+        import tensorflow as tf
+
+        loaded = tf.saved_model.load(str(path))
+        serve = loaded.signatures["serving_default"]
+        outputs = serve(**{name: tf.constant(array) for name, array in rows.items()})
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+def save(path: Path, model: keras.Model, head: BinaryHead, inputs: ModelInputs) -> None:
+    """Write a SavedModel without metadata."""
+    real = {_make_plain_name(i, f.name): f.name for i, f in enumerate(inputs.specs)}
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(ENDPOINT, make_function(model, head, inputs, list(real)))
+    archive.write_out(str(path), verbose=False)
+    changed = {plain: name for plain, name in real.items() if plain != name}
+    if changed:
+        _rename_inputs(path, changed)
+
+
+def _make_plain_name(place: int, name: str) -> str:
+    """Return a name that a TensorFlow function can have as an argument: `name`, where it can."""
+    if PLAIN_NAME.fullmatch(name) and not keyword.iskeyword(name):
+        return name
+    return f"keras_binclf_input_{place:04}"
+
+
+def _rename_inputs(path: Path, names: Mapping[str, str]) -> None:
+    """Give the inputs of a SavedModel names that TensorFlow's functions cannot have.
+
+    The file can hold them, and is read by `tf.saved_model.load`, by TensorFlow Serving, and by the
+    converters of LiteRT and OpenVINO.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = path / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for graph in saved.meta_graphs:
+        for definition in graph.signature_def.values():
+            for plain in [name for name in definition.inputs if name in names]:
+                definition.inputs[names[plain]].CopyFrom(definition.inputs[plain])
+                del definition.inputs[plain]
+        for node in graph.object_graph_def.nodes:
+            keywords = node.bare_concrete_function.argument_keywords
+            if any(keyword in names for keyword in keywords):
+                keywords[:] = [names.get(keyword, keyword) for keyword in keywords]
+    file.write_bytes(saved.SerializeToString())
+    # It holds a checksum of the file as it was. TensorFlow does without.
+    (path / "fingerprint.pb").unlink(missing_ok=True)
