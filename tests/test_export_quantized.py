@@ -11,7 +11,10 @@ import zoo
 from sklearn.metrics import roc_auc_score
 
 from keras_binclf import binary_classifier, find_head
-from keras_binclf.saving import _consumers, _writers, artefact, export
+from keras_binclf.saving import export
+from keras_binclf.saving.artefacts import _verification
+from keras_binclf.saving.artefacts._format import METADATA
+from keras_binclf.saving.artefacts._formats import FORMATS
 
 pytest.importorskip("ai_edge_litert")
 on_tensorflow = pytest.mark.skipif(
@@ -37,10 +40,10 @@ def trained():
 
 def read_notes(path):
     with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read(_writers.METADATA))
+        return json.loads(archive.read(METADATA))
 
 
-@pytest.mark.parametrize("quantization", _writers.QUANTIZATIONS)
+@pytest.mark.parametrize("quantization", FORMATS["litert"].quantizations)
 @on_tensorflow
 def test_quantized_model_is_smaller_and_ranks_nearly_as_well(trained, quantization, tmp_path):
     model, x, y = trained
@@ -49,7 +52,7 @@ def test_quantized_model_is_smaller_and_ranks_nearly_as_well(trained, quantizati
         model, tmp_path / "small.tflite", "litert", sample=x, quantization=quantization
     )
     assert exported.path.stat().st_size < 0.75 * whole.path.stat().st_size
-    outputs = _consumers.run("litert", exported.path, {"features": x})
+    outputs = FORMATS["litert"].run(exported.path, {"features": x})
     assert outputs["probability"].dtype == np.float32
     assert outputs["label"].dtype == np.int32
     np.testing.assert_array_equal(outputs["label"], outputs["probability"] > np.float32(0.4015))
@@ -74,7 +77,7 @@ def test_float16_is_the_model_with_rounded_weights(tmp_path):
     export(model, path, "litert", quantization="float16", verify=False)
     rounded = copy.deepcopy(model)
     rounded.set_weights([w.astype("float16").astype("float32") for w in model.get_weights()])
-    outputs = _consumers.run("litert", path, {"features": x})
+    outputs = FORMATS["litert"].run(path, {"features": x})
     expected = rounded.predict(x, verbose=0)
     difference = np.abs(outputs["probability"] - expected).max()
     assert difference < 1e-6
@@ -82,7 +85,7 @@ def test_float16_is_the_model_with_rounded_weights(tmp_path):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("quantization", _writers.QUANTIZATIONS)
+@pytest.mark.parametrize("quantization", FORMATS["litert"].quantizations)
 def test_several_inputs_are_quantized(quantization, tmp_path):
     model, x, _ = zoo.classifier()
     path = tmp_path / "m.tflite"
@@ -128,7 +131,7 @@ def test_float16_refuses_a_scaler_of_numbers_that_it_has_not(prior, tmp_path):
 
 @on_tensorflow
 def test_what_is_no_longer_rounding_is_refused(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(artefact, "QUANTIZED_SHARE", 1e-9)
-    with pytest.raises(RuntimeError, match=r"differ in the mean by .*at most 1e-05 was expected"):
+    monkeypatch.setattr(_verification, "QUANTIZED_SHARE", 1e-9)
+    with pytest.raises(RuntimeError, match=r"differ on average by .*at most 1e-05 was expected"):
         export(trained[0], tmp_path / "m.tflite", "litert", quantization="float16")
     assert list(tmp_path.iterdir()) == []

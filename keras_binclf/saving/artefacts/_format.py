@@ -80,6 +80,10 @@ class Format(abc.ABC):
     def run(self, path: Path, rows: Batch) -> Mapping[str, Any]:
         """Run an artefact in the runtime of its users, and return its outputs by name."""
 
+    def simplify_name(self, name: str) -> str:
+        """Return what a runtime tells inputs apart by: their names, unless it changes these."""
+        return name
+
     def list_files(self, path: Path) -> list[Path]:
         """Return the files or folders that an artefact at `path` consists of."""
         return [path]

@@ -45,21 +45,34 @@ def declare_inputs(
 
 def check_inputs(inputs: ModelInputs, target: Format, owner: str) -> None:
     """Raise `ValueError` for inputs that a format cannot have, with the formats that can."""
+    clash = _find_clash(inputs, target)
+    if clash is not None:
+        able = [other.name for other in FORMATS.values() if _find_clash(inputs, other) is None]
+        raise ValueError(
+            f"{owner} cannot write input {clash[0]!r} as {target.name!r}, which cannot tell its "
+            f"name from that of {clash[1]}. Rename the input, as in `keras.Input(..., "
+            f"name='features')`, or export as {join(able)}."
+        )
+    texts = [spec.name for spec in inputs.specs if spec.dtype == "string"]
+    if texts and not target.has_text:
+        able = [other.name for other in FORMATS.values() if other.has_text]
+        raise ValueError(
+            f"{owner} cannot write input {texts[0]!r} as {target.name!r}, which has no inputs of "
+            f"text. Export as {join(able)}, or export a model that takes the numbers of the words."
+        )
+
+
+def _find_clash(inputs: ModelInputs, target: Format) -> tuple[str, str] | None:
+    """Return an input, and another input or an output that has the same name in a format."""
+    taken = {}
+    if not target.has_separate_names:
+        taken = {target.simplify_name(name): f"output {name!r}" for name in OUTPUTS}
     for spec in inputs.specs:
-        if spec.name in OUTPUTS and not target.has_separate_names:
-            able = [other.name for other in FORMATS.values() if other.has_separate_names]
-            raise ValueError(
-                f"{owner} cannot write input {spec.name!r} as {target.name!r}: the artefact has an "
-                "output of that name, and this format one name for each tensor. Rename the input, "
-                f"as in `keras.Input(..., name='features')`, or export as {join(able)}."
-            )
-        if spec.dtype == "string" and not target.has_text:
-            able = [other.name for other in FORMATS.values() if other.has_text]
-            raise ValueError(
-                f"{owner} cannot write input {spec.name!r} as {target.name!r}, which has no inputs "
-                f"of text. Export as {join(able)}, or export a model that takes the numbers of the "
-                "words."
-            )
+        simple = target.simplify_name(spec.name)
+        if simple in taken:
+            return spec.name, taken[simple]
+        taken[simple] = f"input {spec.name!r}"
+    return None
 
 
 def suggest_way_out(inputs: ModelInputs) -> str:

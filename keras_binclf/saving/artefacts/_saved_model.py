@@ -3,6 +3,7 @@
 import json
 import keyword
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,16 @@ class SavedModel(Format):
         outputs = serve(**{name: tf.constant(array) for name, array in rows.items()})
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
+    def simplify_name(self, name: str) -> str:
+        """Return the name of the argument that a signature has in Python."""
+        simple = "".join(letter if letter.isalnum() else "_" for letter in name)
+        return simple if simple[0].isalpha() else f"arg_{simple}"
+
 
 def save(path: Path, model: keras.Model, head: BinaryHead, inputs: ModelInputs) -> None:
     """Write a SavedModel without metadata."""
-    real = {_make_plain_name(i, f.name): f.name for i, f in enumerate(inputs.specs)}
+    names = [spec.name for spec in inputs.specs]
+    real = dict(zip(_make_plain_names(names), names, strict=True))
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(ENDPOINT, make_function(model, head, inputs, list(real)))
@@ -58,11 +65,18 @@ def save(path: Path, model: keras.Model, head: BinaryHead, inputs: ModelInputs) 
         _rename_inputs(path, changed)
 
 
-def _make_plain_name(place: int, name: str) -> str:
-    """Return a name that a TensorFlow function can have as an argument: `name`, where it can."""
-    if PLAIN_NAME.fullmatch(name) and not keyword.iskeyword(name):
-        return name
-    return f"keras_binclf_input_{place:04}"
+def _make_plain_names(names: list[str]) -> list[str]:
+    """Return names that the arguments of a TensorFlow function can have: the same, where they can.
+
+    They are compared without regard to case there.
+    """
+    cases = Counter(name.lower() for name in names)
+    return [
+        name
+        if PLAIN_NAME.fullmatch(name) and not keyword.iskeyword(name) and cases[name.lower()] == 1
+        else f"keras_binclf_input_{i:04}"
+        for i, name in enumerate(names)
+    ]
 
 
 def _rename_inputs(path: Path, names: Mapping[str, str]) -> None:

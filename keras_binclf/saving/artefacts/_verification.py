@@ -210,7 +210,7 @@ class Verification:
 def shorten(error: Exception) -> str:
     """Return the last line of a message, which may be pages."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    return lines[-1].strip().rstrip(".") if lines else type(error).__name__
 
 
 def _to_tensors(batch: Batch) -> list[Any]:
