@@ -1,5 +1,8 @@
 """What the metrics say, against scikit-learn and against sums in NumPy float64."""
 
+import dataclasses
+import fractions
+import inspect
 import math
 
 import keras
@@ -17,6 +20,7 @@ from keras_binclf import (
     ExpectedCalibrationError,
     ThresholdMetric,
 )
+from keras_binclf.metrics import Criterion
 from keras_binclf.metrics.scores import SCORES
 
 BACKEND = keras.backend.backend()
@@ -743,7 +747,7 @@ def test_string_tensor_is_refused():
 
 
 def test_all_metrics_are_reachable_by_their_room():
-    for name in keras_binclf.metrics.__all__:
+    for name in set(keras_binclf.metrics.__all__) - {"Criterion"}:
         assert getattr(keras_binclf, name) is getattr(keras_binclf.metrics, name)
 
 
@@ -758,3 +762,95 @@ def test_area_does_not_exceed_1_by_rounding():
         assert 1 - 2**-22 <= float(metric.result()) <= 1.0
         metric.reset_state()
         assert np.isnan(float(metric.result()))
+
+
+# -- criterion -------------------------------------------------------------------------------------
+
+
+def test_criterion_is_as_good_as_its_keywords():
+    y, p = spread_rows()
+    keywords = {"cost_fp": 1.0, "cost_fn": 7.0, "min_recall": 0.5}
+    criterion = Criterion("cost", **keywords)
+    for make in (lambda *a, **k: ThresholdMetric(*a, threshold="best", **k), BestThreshold):
+        one, other = make(criterion), make("cost", **keywords)
+        assert one.get_config() == other.get_config()
+        assert one.get_config()["score"] == "cost"
+        assert evaluate(one, y, p) == evaluate(other, y, p)
+        again = type(one).from_config(one.get_config())
+        assert again.criterion == criterion
+
+
+def test_criterion_checks_its_fields():
+    assert Criterion("fbeta", beta=2).beta == 2.0
+    with pytest.raises(ValueError, match=r"`beta` of Criterion must be given where"):
+        Criterion("fbeta")
+    with pytest.raises(ValueError, match=r"`score` of Criterion.*Did you mean 'f1'"):
+        Criterion("f2")
+    with pytest.raises(ValueError, match=r"`beta` of Criterion must be left out unless"):
+        dataclasses.replace(Criterion(), beta=1.0)
+
+
+def test_parameters_beside_a_criterion_are_refused():
+    with pytest.raises(ValueError, match=r"`min_recall` of BestThreshold must be left out where"):
+        BestThreshold(Criterion("f1"), min_recall=0.5)
+
+
+def test_unknown_parameter_is_an_error_with_a_suggestion():
+    with pytest.raises(TypeError, match=r"ThresholdMetric got an unexpected.*'min_recal'.*'min_re"):
+        ThresholdMetric("f1", min_recal=0.5)
+
+
+def test_parameters_are_named_in_the_signatures():
+    names = {field.name for field in dataclasses.fields(Criterion)}
+    for function in (ThresholdMetric, BestThreshold, keras_binclf.tune_threshold):
+        parameters = inspect.signature(function).parameters.values()
+        assert names <= {parameter.name for parameter in parameters}
+        assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters)
+
+
+EXTREMES = {
+    "tiny_beta": ("fbeta", {"beta": 1e-10}),
+    "huge_beta": ("fbeta", {"beta": 1e10}),
+    "huger_beta": ("fbeta", {"beta": 1e200}),
+    "dear_positive": ("cost", {"cost_fp": 1e30, "cost_fn": 1.0}),
+    "dear_negative": ("cost", {"cost_fp": 1.0, "cost_fn": 1e30}),
+    "cheap": ("cost", {"cost_fp": 1e-30, "cost_fn": 3e-30}),
+    "free": ("cost", {"cost_fp": 0.0, "cost_fn": 1e-30}),
+}
+
+
+def exact_score(score, tp, fp, fn, tn, beta=None, cost_fp=None, cost_fn=None):
+    """In fractions, which nothing overflows."""
+    tp, fp, fn, tn = map(fractions.Fraction, (tp, fp, fn, tn))
+    if score == "cost":
+        costs = fractions.Fraction(cost_fp) * fp + fractions.Fraction(cost_fn) * fn
+        return float(costs / (tp + fp + fn + tn))
+    square = fractions.Fraction(beta) ** 2
+    return float((1 + square) * tp / ((1 + square) * tp + square * fn + fp))
+
+
+@pytest.mark.parametrize(("score", "parameters"), EXTREMES.values(), ids=EXTREMES)
+@pytest.mark.parametrize("weight", [1.0, 1e-20, 1e30])
+def test_extreme_parameters_and_weights_give_the_right_value(score, parameters, weight):
+    y, p = spread_rows()
+    w = np.full(len(y), weight, "float32")
+    cells = reference.confusion(y, p, 0.4)
+    value = evaluate(ThresholdMetric(score, 0.4, **parameters), y, p, w)
+    np.testing.assert_allclose(value, exact_score(score, *cells, **parameters), rtol=2e-6)
+    tables = zip(*reference.counts_at_all_cuts(y, p), strict=True)
+    found = [exact_score(score, *cells, **parameters) for cells in tables]
+    best = min(found) if score == "cost" else max(found)
+    value = evaluate(ThresholdMetric(score, "best", **parameters), y, p, w)
+    np.testing.assert_allclose(value, best, rtol=2e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("beta", [math.inf, 0, -1, math.nan])
+def test_beta_that_is_no_positive_number_is_refused(beta):
+    with pytest.raises(ValueError, match=r"`beta` of ThresholdMetric must be a positive, finite"):
+        ThresholdMetric("fbeta", beta=beta)
+
+
+@pytest.mark.parametrize("cost", [1e31, math.inf, 1e-31, -1.0, math.nan])
+def test_cost_that_float32_cannot_average_is_refused(cost):
+    with pytest.raises(ValueError, match=r"`cost_fn` of ThresholdMetric must be 0 or a positive"):
+        ThresholdMetric("cost", cost_fp=1, cost_fn=cost)

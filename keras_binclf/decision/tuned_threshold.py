@@ -11,7 +11,8 @@ from keras_binclf._data.heads import choose_head
 from keras_binclf._data.scored_rows import Array, check_both_classes, score_rows
 from keras_binclf._validation import is_threshold
 from keras_binclf.layers import BinaryHead
-from keras_binclf.metrics.scores import Confusion, Criterion, make_criterion
+from keras_binclf.metrics.confusion import Confusion
+from keras_binclf.metrics.scores import Criterion, make_criterion, name_parameters
 
 OWNER = "tune_threshold"
 
@@ -87,21 +88,18 @@ class TunedThreshold:
         )
 
 
-def tune_threshold(
+@name_parameters
+def tune_threshold(  # noqa: D417 (its parameters are in the docstring one by one)
     model: keras.Model,
     x: Any,
     y: Any = None,
     *,
-    score: str = "f1",
+    score: str | Criterion = "f1",
     sample_weight: Any = None,
     batch_size: int | None = None,
     steps: int | None = None,
     head: str | BinaryHead | None = None,
-    beta: float | None = None,
-    cost_fp: float | None = None,
-    cost_fn: float | None = None,
-    min_precision: float | None = None,
-    min_recall: float | None = None,
+    **parameters: float | None,
 ) -> TunedThreshold:
     """Find the threshold with the best score on held-out rows, and set it in the model's head.
 
@@ -122,7 +120,14 @@ def tune_threshold(
             `keras.utils.PyDataset`, a torch `DataLoader` or a generator that gives
             `(features, labels)` or `(features, labels, weights)` a batch. It is read once.
         y: labels 0 and 1 of shape `(n,)` or `(n, 1)`, where `x` are features. Defaults to `None`.
-        score: str, one of the scores of `ThresholdMetric`. Defaults to `"f1"`.
+        score: str, one of the scores of `ThresholdMetric`, or a `keras_binclf.metrics.Criterion`
+            that holds it with its parameters. Defaults to `"f1"`.
+        beta: positive float, for `score="fbeta"` only. Defaults to `None`.
+        cost_fp: float, the cost of a false positive, for `score="cost"` only: 0, or from 1e-30 to
+            1e30 in any unit. Defaults to `None`.
+        cost_fn: float, the cost of a false negative, likewise. Defaults to `None`.
+        min_precision: float in [0, 1], the least precision to accept. Defaults to `None`.
+        min_recall: float in [0, 1], the least recall to accept. Defaults to `None`.
         sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Weight 2 is the row twice.
             Give 0 for the padding of sequences. Defaults to `None`.
         batch_size: int, rows per batch where `x` are features. Defaults to `None`.
@@ -130,12 +135,6 @@ def tune_threshold(
             generator that never stops would be read for ever. Defaults to `None`.
         head: name or path of the head, or the head itself, where the model has several. Defaults
             to `None`.
-        beta: positive float, for `score="fbeta"` only. Defaults to `None`.
-        cost_fp: non-negative float, what a false positive costs, for `score="cost"` only. Defaults
-            to `None`.
-        cost_fn: non-negative float, what a false negative costs. Defaults to `None`.
-        min_precision: float in [0, 1], the least precision to accept. Defaults to `None`.
-        min_recall: float in [0, 1], the least recall to accept. Defaults to `None`.
 
     Returns:
         A `TunedThreshold`, with the score before and after.
@@ -165,15 +164,7 @@ def tune_threshold(
     assert keras_binclf.find_head(model).threshold == tuned.threshold
     ```
     """
-    criterion = make_criterion(
-        OWNER,
-        score,
-        beta=beta,
-        cost_fp=cost_fp,
-        cost_fn=cost_fn,
-        min_precision=min_precision,
-        min_recall=min_recall,
-    )
+    criterion = make_criterion(OWNER, score, parameters)
     chosen = choose_head(model, head, OWNER)
     rows = score_rows(OWNER, model, chosen, x, y, sample_weight, batch_size, steps)
     check_both_classes(OWNER, rows)
@@ -191,7 +182,7 @@ def tune_threshold(
         value=float(value),
         previous_threshold=previous,
         previous_value=float(criterion.evaluate(before)),
-        score=score,
+        score=criterion.score,
         num_rows=len(probabilities),
         true_positives=float(confusion.tp[index]),
         false_positives=float(confusion.fp[index]),
@@ -239,22 +230,15 @@ def _decide(probabilities: Array, labels: Array, weights: Array, threshold: floa
 
 
 def _explain(criterion: Criterion, confusion: Confusion) -> str:
-    """Say which constraints no threshold satisfies, and how far it goes."""
-    wanted = [
-        f"{name}={value:g}"
-        for name, value in (
-            ("min_precision", criterion.min_precision),
-            ("min_recall", criterion.min_recall),
-        )
-        if value is not None
-    ]
-    text = f"No threshold satisfies {' and '.join(wanted)} of {OWNER} on these rows."
-    if criterion.min_recall is None:
-        return f"{text} The best precision is {confusion.ppv.max():.4g}. Lower `min_precision`."
-    if criterion.min_precision is None:
-        return f"{text} The best recall is {confusion.tpr.max():.4g}. Lower `min_recall`."
-    best = confusion.ppv[confusion.tpr >= criterion.min_recall].max(initial=0.0)
-    return (
-        f"{text} The best precision at that recall is {best:.4g}. Lower one of them, or improve "
-        "the ranking."
-    )
+    """Say which constraints no threshold satisfies, and how far the first of them can be met."""
+    (name, _, rate), *others = constraints = criterion.constraints()
+    wanted = " and ".join(f"{each}={least:g}" for each, least, _ in constraints)
+    reached = rate(confusion)
+    for _, least, other in others:
+        reached = np.where(other(confusion) >= least, reached, 0.0)
+    text = f"No threshold satisfies {wanted} of {OWNER} on these rows. The best "
+    text += name.removeprefix("min_")
+    if others:
+        text += " at that " + " and ".join(each.removeprefix("min_") for each, _, _ in others)
+    way_out = "Lower one of them, or improve the ranking." if others else f"Lower `{name}`."
+    return f"{text} is {reached.max():.4g}. {way_out}"

@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from keras_binclf._validation import Tensor
-from keras_binclf.metrics.scores import TINY, Confusion
+from keras_binclf.metrics.confusion import Confusion
 
 LOGIT_LIMIT = 16.0
 
@@ -117,30 +117,30 @@ def area_under_roc(counts: Tensor) -> Tensor:
 def area_under_precision_recall(counts: Tensor) -> Tensor:
     """Return the average precision: the mean, over the positives, of the precision at each.
 
-    Within a bin the order is not known. The positives there are taken as evenly spread among the
-    negatives of the bin, so the `i`-th of `m` has `n · i / (m + 1)` of the bin's `n` negatives
-    above it. Counting a bin as one tie instead, as scikit-learn counts equal scores, would take up
-    to 1 % off on rare classes. Nothing is spread in the highest occupied bin: before it there is no
-    precision to go on from.
+    The order within a bin is unknown. The positives of a bin are taken as evenly spread among its
+    negatives, so the `i`-th of `m` has `n · i / (m + 1)` of the bin's `n` negatives above it.
+    Counting a bin as one tie, as scikit-learn counts equal scores, would take up to 1 % off on
+    rare classes. In the highest occupied bin nothing is spread, since no precision precedes it.
 
     The sum over `i` is Gauss's three-point rule for the numbers 1 … m, exact where m < 4.
     """
     above = ops.cumsum(counts, axis=1) - counts
     hits, false_alarms, negatives, positives = above[1], above[0], counts[0], counts[1]
-    # A row weighs 1; a bin that holds less holds one row.
-    unit, m = ops.minimum(positives, 1.0), ops.maximum(positives, 1.0)
+    # The weight of a row is unknown too: the lightest bin of positives is taken to hold one row.
+    unit = ops.min(ops.where(positives > 0, positives, math.inf))
+    m = ops.maximum(positives / unit, 1.0)
     pace = negatives / (m + 1)
 
     def precision_at(i: Tensor) -> Tensor:
         found = hits + unit * i
-        return found / ops.maximum(found + false_alarms + pace * i, TINY)
+        return found / (found + false_alarms + pace * i)
 
     middle = (m + 1) / 2
     square = ops.maximum((3 * m * m - 7) / 20, 0.25)
     offset, side = ops.sqrt(square), (m * m - 1) / (24 * square)
     sides = precision_at(middle - offset) + precision_at(middle + offset)
     average = (1 - 2 * side) * precision_at(middle) + side * sides
-    alone = positives / ops.maximum(positives + negatives, TINY)
+    alone = positives / ops.where(positives + negatives == 0, 1.0, positives + negatives)
     average = ops.where(ops.equal(hits + false_alarms, 0), alone, average)
     return ops.minimum(ops.sum(positives * average) / ops.sum(positives), 1.0)
 

@@ -1,102 +1,35 @@
-"""Every score of a binary decision, stated once.
+"""The scores of a binary decision, their parameters and the constraints, each stated once.
 
 A score is a function of the four cells of the confusion table. The table `SCORES` serves the
 streaming metrics (tensors, through `keras.ops`) and the exact search of `tune_threshold` (float64,
-through NumPy) alike: whatever works on the arrays comes in as `xp`. A new score is one line there.
+through NumPy) alike: the module of functions for the arrays is passed as `xp`.
+
+A new score is one line in `SCORES`; a new parameter or constraint is one field of `Criterion`.
 """
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
 from keras_binclf._validation import (
     Tensor,
-    check_non_negative,
     check_positive,
     check_unit,
     error_message,
+    is_real,
     suggest_nearest,
 )
+from keras_binclf.metrics.confusion import Confusion
 
-TINY = 1e-37
-"""Less than any sum of weights that is not 0, and a normal float32."""
+LARGEST_COST = 1e30
+"""Costs lie between this and its inverse, so that float32 holds the cost of a table."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Confusion:
-    """Weighted counts of true and false positives and negatives, and the rates made of them.
-
-    A rate is NaN (0 / 0) where there is nothing to predict, no row of that class, and 0 where
-    nothing is predicted, which is what scikit-learn and Keras say of it too.
-    """
-
-    tp: Tensor
-    fp: Tensor
-    fn: Tensor
-    tn: Tensor
-    xp: Any
-
-    @property
-    def total(self) -> Tensor:
-        """Return the weight of all rows."""
-        return (self.tp + self.fn) + (self.tn + self.fp)
-
-    @property
-    def tpr(self) -> Tensor:
-        """Return the true positive rate: recall, sensitivity."""
-        return self.tp / (self.tp + self.fn)
-
-    @property
-    def fnr(self) -> Tensor:
-        """Return the false negative rate."""
-        return self.fn / (self.tp + self.fn)
-
-    @property
-    def tnr(self) -> Tensor:
-        """Return the true negative rate: specificity."""
-        return self.tn / (self.tn + self.fp)
-
-    @property
-    def fpr(self) -> Tensor:
-        """Return the false positive rate."""
-        return self.fp / (self.tn + self.fp)
-
-    @property
-    def ppv(self) -> Tensor:
-        """Return the positive predictive value: precision."""
-        return self._share_of_predicted(self.tp, self.fp)
-
-    @property
-    def npv(self) -> Tensor:
-        """Return the negative predictive value."""
-        return self._share_of_predicted(self.tn, self.fn)
-
-    def fbeta(self, beta: float) -> Tensor:
-        """Return the F-beta score."""
-        hits = (1 + beta**2) * self.tp
-        return hits / (hits + beta**2 * self.fn + self.fp)
-
-    def mcc(self) -> Tensor:
-        """Return the Matthews correlation coefficient."""
-        # (tp·tn − fp·fn) / √(…), written with rates: products of four counts leave float32.
-        false_discovery = self._share_of_predicted(self.fp, self.tp)
-        false_omission = self._share_of_predicted(self.fn, self.tn)
-        agreement = self.xp.sqrt(self.ppv * self.tpr * self.tnr * self.npv)
-        return agreement - self.xp.sqrt(false_discovery * self.fnr * self.fpr * false_omission)
-
-    def cohen_kappa(self) -> Tensor:
-        """Return Cohen's kappa."""
-        # 2 (tp·tn − fp·fn) / (…), divided by the product of the class sizes, for the same reason.
-        predicted = (self.tp + self.fp) / (self.tp + self.fn)
-        rejected = (self.tn + self.fn) / (self.tn + self.fp)
-        return 2 * (self.tpr - self.fpr) / (predicted + rejected)
-
-    def _share_of_predicted(self, part: Tensor, rest: Tensor) -> Tensor:
-        return part / self.xp.maximum(part + rest, TINY)
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,28 +56,93 @@ SCORES: dict[str, Score] = {
     "youden_j": Score(lambda c, _: c.tpr - c.fpr),
     "g_mean": Score(lambda c, _: c.xp.sqrt(c.tpr * c.tnr)),
     "cost": Score(
-        lambda c, p: (p.cost_fp * c.fp + p.cost_fn * c.fn) / c.total,
+        lambda c, p: c.cost(p.cost_fp, p.cost_fn),
         direction="down",
         parameters=("cost_fp", "cost_fn"),
     ),
 }
 
 
+def _check_cost(value: Any, name: str, owner: str) -> float:
+    expected = f"0 or a positive float from {1 / LARGEST_COST:g} to {LARGEST_COST:g}"
+    if not is_real(value):
+        raise TypeError(error_message(name, owner, expected, value))
+    if not (value == 0 or 1 / LARGEST_COST <= value <= LARGEST_COST):
+        hint = "Costs may be in any unit." if value > 0 else ""
+        raise ValueError(error_message(name, owner, expected, value, hint))
+    return float(value)
+
+
+def _parameter(check: Callable[[Any, str, str], float]) -> Any:
+    """Make a field for a parameter of scores, with its check."""
+    return dataclasses.field(default=None, metadata={"check": check})
+
+
+def _minimum_of(rate: Callable[[Confusion], Tensor]) -> Any:
+    """Make a field for a constraint: the least value of a rate."""
+    return dataclasses.field(default=None, metadata={"check": check_unit, "rate": rate})
+
+
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """What a threshold is judged by: a score, its parameters, and what must hold besides."""
+    """The score that a threshold is chosen by, its parameters, and the constraints.
+
+    Use it to state once how decisions are judged, and give it as `score` to `ThresholdMetric`,
+    `BestThreshold` and `tune_threshold`. Each of them also takes the fields as keywords.
+
+    Args:
+        score: str, one of the scores of `ThresholdMetric`. Defaults to `"f1"`.
+        beta: positive float, how many times as important recall is as precision; for
+            `score="fbeta"` only. Defaults to `None`.
+        cost_fp: float, the cost of a false positive, 0 or from 1e-30 to 1e30 in any unit; for
+            `score="cost"` only. Defaults to `None`.
+        cost_fn: float, the cost of a false negative, likewise. Defaults to `None`.
+        min_precision: float in [0, 1]; thresholds with less precision are excluded. Defaults to
+            `None`.
+        min_recall: float in [0, 1]; thresholds with less recall are excluded. Defaults to `None`.
+
+    Raises:
+        TypeError: for an argument of the wrong kind.
+        ValueError: for an unknown score, a value out of range, a parameter that the score needs
+            and lacks, and one that it would ignore.
+
+    Example:
+
+    ```python
+    from keras_binclf import BestThreshold, ThresholdMetric
+    from keras_binclf.metrics import Criterion
+
+    triage = Criterion("cost", cost_fp=1, cost_fn=20, min_recall=0.9)
+    metrics = [ThresholdMetric(triage, "best"), BestThreshold(triage)]
+    assert metrics[0].name == "best_cost"
+    assert metrics[1].get_config()["min_recall"] == 0.9
+    ```
+    """
 
     score: str = "f1"
-    beta: float | None = None
-    cost_fp: float | None = None
-    cost_fn: float | None = None
-    min_precision: float | None = None
-    min_recall: float | None = None
+    beta: float | None = _parameter(check_positive)
+    cost_fp: float | None = _parameter(_check_cost)
+    cost_fn: float | None = _parameter(_check_cost)
+    min_precision: float | None = _minimum_of(lambda c: c.ppv)
+    min_recall: float | None = _minimum_of(lambda c: c.tpr)
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        for name, value in _check(type(self).__name__, vars(self)).items():
+            object.__setattr__(self, name, value)
 
     @property
     def direction(self) -> str:
         """`"up"` where a larger score is better, else `"down"`."""
         return SCORES[self.score].direction
+
+    def constraints(self) -> list[tuple[str, float, Callable[[Confusion], Tensor]]]:
+        """Return name, least value and rate of each constraint that is set."""
+        return [
+            (name, getattr(self, name), field.metadata["rate"])
+            for name, field in PARAMETERS.items()
+            if "rate" in field.metadata and getattr(self, name) is not None
+        ]
 
     def evaluate(self, confusion: Confusion) -> Tensor:
         """Return the score of each table; NaN where it is undefined or a constraint fails."""
@@ -166,7 +164,9 @@ class Criterion:
         gains = self._keep_admissible(scores, confusion, -math.inf)
         best = xp.max(gains)
         informedness = confusion.tpr - confusion.fpr
-        rivals = gains >= best - slack * xp.max(xp.abs(scores))
+        # A cost is a sum without cancellation: the least one is exact, however large others are.
+        scale = xp.max(xp.abs(scores)) if self.direction == "up" else xp.abs(best)
+        rivals = gains >= best - slack * scale
         leads = xp.where(rivals, informedness, -math.inf)
         index = xp.argmax(xp.where(leads >= xp.max(leads) - slack, 1, 0))
         # One class only: the sum is NaN, as after an invalid row.
@@ -175,43 +175,74 @@ class Criterion:
 
     def _keep_admissible(self, values: Tensor, confusion: Confusion, otherwise: float) -> Tensor:
         """Return the values, and `otherwise` for those that a constraint excludes."""
-        if self.min_precision is not None:
-            admissible = confusion.ppv >= self.min_precision
-            values = confusion.xp.where(admissible, values, otherwise)
-        if self.min_recall is not None:
-            admissible = confusion.tpr >= self.min_recall
-            values = confusion.xp.where(admissible, values, otherwise)
+        for _, least, rate in self.constraints():
+            values = confusion.xp.where(rate(confusion) >= least, values, otherwise)
         return values
 
 
-def make_criterion(
-    owner: str,
-    score: Any,
-    *,
-    beta: Any,
-    cost_fp: Any,
-    cost_fn: Any,
-    min_precision: Any,
-    min_recall: Any,
-) -> Criterion:
+PARAMETERS = {field.name: field for field in dataclasses.fields(Criterion)[1:]}
+"""The fields of a `Criterion` beside the score, by name."""
+
+
+def make_criterion(owner: str, score: Any, parameters: dict[str, Any]) -> Criterion:
     """Return the checked `Criterion` that the arguments of `owner` describe.
 
+    Args:
+        owner: name of the public class or function, for messages.
+        score: name of a score, or a `Criterion`.
+        parameters: the keywords that `name_parameters` put into the signature.
+
     Raises:
-        TypeError: for an argument of the wrong kind.
+        TypeError: for an argument of the wrong kind and an unknown keyword.
         ValueError: for an unknown score, a value out of range, a parameter that the score needs
-            and lacks, and one that it has no use for.
+            and lacks, one that it would ignore, and parameters beside a `Criterion`.
     """
+    for name in parameters:
+        if name not in PARAMETERS:
+            hint = suggest_nearest(name, PARAMETERS)
+            raise TypeError(f"{owner} got an unexpected keyword argument {name!r}. {hint}".rstrip())
+    if isinstance(score, Criterion):
+        for name, value in parameters.items():
+            if value is not None:
+                hint = "The Criterion holds it: set it there."
+                expected = "left out where `score` is a Criterion"
+                raise ValueError(error_message(name, owner, expected, value, hint))
+        return score
+    return Criterion(**_check(owner, {"score": score, **parameters}))
+
+
+def name_parameters(function: AnyFunction) -> AnyFunction:
+    """Name the parameters of a `Criterion` in the signature of a function that takes them.
+
+    `function` takes them as `**parameters`. In its signature, which `help`, editors and tests
+    read, the names stand in their place: first of the keywords, after `score`.
+    """
+    signature = inspect.signature(function)
+    given = list(signature.parameters.values())[:-1]
+    is_keyword = [p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "score" for p in given]
+    place = is_keyword.index(True)
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=field.type)
+        for name, field in PARAMETERS.items()
+    ]
+    replaced = signature.replace(parameters=[*given[:place], *named, *given[place:]])
+    function.__signature__ = replaced  # type: ignore[attr-defined]
+    return function
+
+
+def _check(owner: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `Criterion`, checked in the name of `owner`."""
+    score = given["score"]
     _check_score(score, owner)
-    parameters = {"beta": beta, "cost_fp": cost_fp, "cost_fn": cost_fn}
-    _check_parameters(parameters, score, owner)
-    return Criterion(
-        score,
-        beta=None if beta is None else check_positive(beta, "beta", owner),
-        cost_fp=None if cost_fp is None else check_non_negative(cost_fp, "cost_fp", owner),
-        cost_fn=None if cost_fn is None else check_non_negative(cost_fn, "cost_fn", owner),
-        min_precision=_check_share(min_precision, "min_precision", owner),
-        min_recall=_check_share(min_recall, "min_recall", owner),
-    )
+    values = {name: given.get(name) for name in PARAMETERS}
+    _check_needed(values, score, owner)
+    for name, value in values.items():
+        if value is not None:
+            values[name] = PARAMETERS[name].metadata["check"](value, name, owner)
+    if score == "cost" and values["cost_fp"] == 0 == values["cost_fn"]:
+        expected = "positive where `cost_fp` is 0"
+        raise ValueError(error_message("cost_fn", owner, expected, given["cost_fn"]))
+    return {"score": score, **values}
 
 
 def _check_score(score: Any, owner: str) -> None:
@@ -225,22 +256,15 @@ def _check_score(score: Any, owner: str) -> None:
         raise ValueError(error_message("score", owner, expected, score, hint))
 
 
-def _check_parameters(parameters: dict[str, Any], score: str, owner: str) -> None:
+def _check_needed(values: dict[str, Any], score: str, owner: str) -> None:
     """Raise for a parameter that `score` needs and lacks, and for one that it would ignore."""
     needed = SCORES[score].parameters
-    for name, value in parameters.items():
+    for name, value in values.items():
+        users = [known for known, entry in SCORES.items() if name in entry.parameters]
         if name in needed and value is None:
             expected = f"given where `score={score!r}`"
             raise ValueError(error_message(name, owner, expected, value))
-        if name not in needed and value is not None:
-            users = [known for known, entry in SCORES.items() if name in entry.parameters]
+        if users and name not in needed and value is not None:
             expected = f"left out unless `score={users[0]!r}`"
             hint = f"`score={score!r}` has no use for it."
             raise ValueError(error_message(name, owner, expected, value, hint))
-    if score == "cost" and parameters["cost_fp"] == 0 == parameters["cost_fn"]:
-        expected = "positive where `cost_fp` is 0"
-        raise ValueError(error_message("cost_fn", owner, expected, parameters["cost_fn"]))
-
-
-def _check_share(value: Any, name: str, owner: str) -> float | None:
-    return None if value is None else check_unit(value, name, owner)

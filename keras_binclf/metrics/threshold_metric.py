@@ -1,46 +1,18 @@
-"""Metrics of the decision: a score at a fixed threshold or at the best one, and that threshold."""
+"""A score of the decisions, at a fixed threshold or at the best one."""
 
 from typing import Any
-
-from keras import ops
 
 from keras_binclf._registry import register
 from keras_binclf._validation import Tensor, check_threshold, error_message
 from keras_binclf.metrics import _histogram
-from keras_binclf.metrics.base import BinaryMetric, check_num_bins
-from keras_binclf.metrics.scores import make_criterion
+from keras_binclf.metrics._criterion_metric import CriterionMetric
+from keras_binclf.metrics.scores import Criterion, name_parameters
 
 BEST = "best"
 
 
-class _CriterionMetric(BinaryMetric):
-    """A metric that judges thresholds by a criterion."""
-
-    def __init__(
-        self,
-        default_name: str,
-        criterion: dict[str, Any],
-        from_logits: Any,
-        num_bins: Any,
-        name: Any,
-        dtype: Any,
-    ) -> None:
-        owner = type(self).__name__
-        self.criterion = make_criterion(owner, **criterion)
-        self.num_bins = check_num_bins(num_bins, owner)
-        super().__init__(default_name, from_logits, name, dtype)
-
-    def _count(self, positive: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
-        bins = _histogram.find_bins(scores, self.num_bins, self.from_logits)
-        return _histogram.count(positive, bins, weights, self.num_bins)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), **vars(self.criterion), "num_bins": self.num_bins}
-
-
 @register
-class ThresholdMetric(_CriterionMetric):
+class ThresholdMetric(CriterionMetric):
     """A score of the decisions, at a fixed threshold or at the best one.
 
     A row is positive if and only if `probability > threshold`, as in all Keras metrics. With a
@@ -83,14 +55,15 @@ class ThresholdMetric(_CriterionMetric):
     weighted figures of training and validation do not compare.
 
     Args:
-        score: str, one of the names above. Defaults to `"f1"`.
+        score: str, one of the names above, or a `keras_binclf.metrics.Criterion` that holds it
+            with its parameters. Defaults to `"f1"`.
         threshold: float in (0, 1), a probability also with `from_logits`; or `"best"`. Defaults to
             `0.5`.
         beta: positive float, how many times as important recall is as precision; for
             `score="fbeta"` only. Defaults to `None`.
-        cost_fp: non-negative float, what a false positive costs, in any unit; for `score="cost"`
-            only. Defaults to `None`.
-        cost_fn: non-negative float, what a false negative costs. Defaults to `None`.
+        cost_fp: float, the cost of a false positive, for `score="cost"` only: 0, or from 1e-30 to
+            1e30 in any unit. Defaults to `None`.
+        cost_fn: float, the cost of a false negative, likewise. Defaults to `None`.
         min_precision: float in [0, 1]; thresholds with less precision do not count, and where none
             is left, the value is NaN. Defaults to `None`.
         min_recall: float in [0, 1], likewise of recall. Defaults to `None`.
@@ -121,32 +94,21 @@ class ThresholdMetric(_CriterionMetric):
     ```
     """
 
+    @name_parameters
     def __init__(
         self,
-        score: str = "f1",
+        score: str | Criterion = "f1",
         threshold: float | str = 0.5,
         *,
-        beta: float | None = None,
-        cost_fp: float | None = None,
-        cost_fn: float | None = None,
-        min_precision: float | None = None,
-        min_recall: float | None = None,
         from_logits: bool = False,
         num_bins: int = 8192,
         name: str | None = None,
         dtype: Any = None,
+        **parameters: float | None,
     ) -> None:
         self.threshold = _check_threshold(threshold, type(self).__name__)
-        criterion = {
-            "score": score,
-            "beta": beta,
-            "cost_fp": cost_fp,
-            "cost_fn": cost_fn,
-            "min_precision": min_precision,
-            "min_recall": min_recall,
-        }
-        default_name = f"best_{score}" if threshold == BEST else str(score)
-        super().__init__(default_name, criterion, from_logits, num_bins, name, dtype)
+        prefix = f"{BEST}_" if self.threshold == BEST else ""
+        super().__init__(prefix, score, parameters, from_logits, num_bins, name, dtype)
         self._direction = self.criterion.direction
         self._start(2, self.num_bins if self.threshold == BEST else 2)
 
@@ -163,90 +125,6 @@ class ThresholdMetric(_CriterionMetric):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), "threshold": self.threshold}
-
-
-@register
-class BestThreshold(_CriterionMetric):
-    """The threshold at which a score is best on the rows seen so far.
-
-    The threshold is a probability, also with `from_logits`, and lies in the middle of the empty
-    stretch between the highest score that stays negative and the lowest that becomes positive. As
-    a metric on validation data it costs no second pass; `keras_binclf.ThresholdTuner` copies it
-    into the model's head after each epoch. See `ThresholdMetric` for the scores, the resolution
-    and what is NaN; `keras_binclf.tune_threshold` finds the exact threshold of a trained model.
-
-    A threshold is neither good nor bad: watch `ThresholdMetric(score, "best")` in `EarlyStopping`,
-    `ModelCheckpoint` and Keras Tuner.
-
-    Args:
-        score: str, one of the scores of `ThresholdMetric`. Defaults to `"f1"`.
-        beta: positive float, for `score="fbeta"` only. Defaults to `None`.
-        cost_fp: non-negative float, what a false positive costs, for `score="cost"` only. Defaults
-            to `None`.
-        cost_fn: non-negative float, what a false negative costs. Defaults to `None`.
-        min_precision: float in [0, 1], the least precision to accept. Defaults to `None`.
-        min_recall: float in [0, 1], the least recall to accept. Defaults to `None`.
-        from_logits: bool, whether `y_pred` are logits rather than probabilities. Defaults to
-            `False`.
-        num_bins: int of at least 64, the resolution. Defaults to `8192`.
-        name: str, or `None` for `"best_threshold"`. Defaults to `None`.
-        dtype: dtype to compute in; float64 is kept, everything else is float32. Defaults to
-            `None`.
-
-    Raises:
-        TypeError: for an argument of the wrong kind.
-        ValueError: as `ThresholdMetric`.
-
-    Example:
-
-    ```python
-    from keras_binclf import BestThreshold
-
-    threshold = BestThreshold("recall", min_precision=1.0)
-    assert round(float(threshold([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.9])), 2) == 0.25
-    ```
-    """
-
-    def __init__(
-        self,
-        score: str = "f1",
-        *,
-        beta: float | None = None,
-        cost_fp: float | None = None,
-        cost_fn: float | None = None,
-        min_precision: float | None = None,
-        min_recall: float | None = None,
-        from_logits: bool = False,
-        num_bins: int = 8192,
-        name: str | None = None,
-        dtype: Any = None,
-    ) -> None:
-        criterion = {
-            "score": score,
-            "beta": beta,
-            "cost_fp": cost_fp,
-            "cost_fn": cost_fn,
-            "min_precision": min_precision,
-            "min_recall": min_recall,
-        }
-        super().__init__("best_threshold", criterion, from_logits, num_bins, name, dtype)
-        self._start(2, self.num_bins)
-
-    def _measure(self, positive: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
-        return self._count(positive, scores, weights)
-
-    def _evaluate(self, sums: Tensor) -> Tensor:
-        edge, value = self.criterion.find_best(_histogram.tabulate(sums))
-        threshold = _histogram.find_threshold(sums, edge)
-        return ops.where(ops.isnan(value), value, threshold)
-
-    def objective(self) -> Any:
-        """Raise: a threshold is neither good nor bad."""
-        best = f"ThresholdMetric({self.criterion.score!r}, 'best')"
-        raise TypeError(
-            f"BestThreshold {self.name!r} has no direction to search in. "
-            f"Use the objective of `{best}`, the value at that threshold."
-        )
 
 
 def _check_threshold(value: Any, owner: str) -> float | str:

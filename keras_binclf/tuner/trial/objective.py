@@ -23,7 +23,6 @@ RANKINGS: dict[str, Callable[[], keras.metrics.Metric]] = {
     "brier_score": BrierScore,
     "expected_calibration_error": ExpectedCalibrationError,
 }
-CRITERION = ("score", "beta", "cost_fp", "cost_fn", "min_precision", "min_recall", "num_bins")
 WITH_COSTS = 'ThresholdMetric("cost", "best", cost_fp=1, cost_fn=10)'
 
 
@@ -97,10 +96,9 @@ def make_metrics(score: keras.metrics.Metric) -> list[keras.metrics.Metric]:
     The threshold that the trial's model will carry is the best one for `score`, where that is
     taken at a threshold, else for F1.
     """
-    criterion: dict[str, Any] = {"score": "f1"}
+    threshold = BestThreshold("f1")
     if isinstance(score, ThresholdMetric):
-        config = score.get_config()
-        criterion = {name: config[name] for name in CRITERION}
+        threshold = BestThreshold(score.criterion, num_bins=score.num_bins)
     metrics = {
         metric.name: metric
         for metric in (
@@ -108,7 +106,7 @@ def make_metrics(score: keras.metrics.Metric) -> list[keras.metrics.Metric]:
             BinaryAUC("ROC"),
             BinaryAUC("PR"),
             ThresholdMetric("f1", "best"),
-            BestThreshold(**criterion),
+            threshold,
             type(score).from_config(score.get_config()),
         )
     }
