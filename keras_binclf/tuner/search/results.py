@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_binclf.saving.replacing import write_and_replace
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -21,12 +23,14 @@ def build_best(tuner: Any, filepath: str | os.PathLike[str] | None = None) -> ke
 
     Args:
         tuner: a Keras Tuner `Tuner` whose search is over, or was resumed from its folder.
-        filepath: path ending in `.keras` to save the model at, or `None`. Defaults to `None`.
+        filepath: path ending in `.keras` to save the model at, or `None`. A file that is there is
+            replaced when the new one is complete. Defaults to `None`.
 
     Returns:
         A compiled `keras.Model`.
 
     Raises:
+        OSError: if the file cannot be written; an earlier one stays.
         TypeError: for what is no tuner, and on a worker of a distributed search.
         RuntimeError: if no trial was completed, with the error of the last one.
 
@@ -56,7 +60,7 @@ def build_best(tuner: Any, filepath: str | os.PathLike[str] | None = None) -> ke
         raise RuntimeError(_explain_none(trials))
     model = tuner.load_model(completed[0])
     if filepath is not None:
-        model.save(filepath)
+        _save(model, filepath)
     return model
 
 
@@ -127,6 +131,15 @@ def list_trials(tuner: Any, owner: str) -> list[Any]:
         return not completed, sign * trial.score if completed else 0.0, trial.trial_id
 
     return sorted(trials.values(), key=rank)
+
+
+def _save(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
+    if "://" in str(filepath):
+        # Keras writes to such places as a whole.
+        model.save(filepath)
+        return
+    with write_and_replace(filepath, "build_best") as path:
+        model.save(path)
 
 
 def _describe(trial: Any) -> dict[str, Any]:
