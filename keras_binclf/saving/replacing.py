@@ -12,9 +12,9 @@ from pathlib import Path
 def write_and_replace(path: str | os.PathLike[str], owner: str) -> Iterator[Path]:
     """Give another path of the same name to write to, whose contents move to `path` at the end.
 
-    That path lies in a folder beside `path`, on the same disk. All files and folders written there
-    move as soon as they are on the disk. If the body raises, nothing is left, and `path` stays as it
-    was. A process that is killed leaves the folder, whose name starts with a dot.
+    That path lies in a folder beside `path`. All files and folders written there move as soon as
+    they are on the disk. If the body raises, nothing is left, and `path` stays as it was. A process
+    that is killed leaves the folder, whose name starts with a dot.
 
     Args:
         path: where to write; of a symbolic link, the file that it points to.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from keras_binclf.saving.artefacts._inputs import (
 )
 from keras_binclf.saving.artefacts._sample import read_sample
 from keras_binclf.saving.artefacts._verification import Verification, shorten
+from keras_binclf.saving.replacing import write_and_replace
 
 OWNER = "export"
 
@@ -172,12 +172,9 @@ def export(
     _check_packages(spec, verify)
     verification = Verification(model, chosen, inputs, given, OWNER) if verify else None
     notes = _make_notes(model, chosen, inputs, quantization)
-    with _make_folder(path) as folder:
-        artefact = Artefact(format, Path(folder) / path.name, notes, quantization)
-        exported = _write(artefact, path, model, chosen, inputs, verification)
-        for file in sorted(Path(folder).iterdir()):
-            os.replace(file, path.with_name(file.name))
-    return exported
+    with write_and_replace(path, OWNER) as place:
+        artefact = Artefact(format, place, notes, quantization)
+        return _write(artefact, path, model, chosen, inputs, verification)
 
 
 def _check_format(format: Any, path: Path) -> Format:
@@ -215,16 +212,6 @@ def _check_packages(spec: Format, verify: bool) -> None:
             f'`{OWNER}(format="{spec.name}")` needs {" and ".join(missing)}: '
             f'`pip install "keras-binclf[{spec.extra}]"`.'
         )
-
-
-def _make_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """Return a folder beside `path`, from which files move there at once."""
-    try:
-        return tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-")
-    except OSError as error:
-        raise type(error)(
-            f"{OWNER} cannot write to {str(path.absolute().parent)!r}: {error}"
-        ) from None
 
 
 def _make_notes(
