@@ -20,6 +20,8 @@ PUBLIC = [
     saving.FileDescription,
     saving.describe,
 ]
+LONG_PAGES = ("docs/tuning.md", "docs/thresholds.md", "docs/adam.md")
+"""Pages whose examples train or search for more than ten seconds."""
 METHODS = [getattr(keras_binclf.BinaryClassifierHyperModel, name) for name in ("fit", "preflight")]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
@@ -33,8 +35,9 @@ def examples():
     yield pytest.param(BLOCK.findall(inspect.getdoc(suggest)), id="suggest")
     for page in PAGES:
         blocks = BLOCK.findall(page.read_text())
+        name = str(page.relative_to(ROOT))
         if blocks:
-            yield pytest.param(blocks, id=str(page.relative_to(ROOT)))
+            yield pytest.param(blocks, id=name, marks=[pytest.mark.slow] * (name in LONG_PAGES))
 
 
 @pytest.mark.parametrize("blocks", list(examples()))

@@ -223,7 +223,8 @@ def run_fresh(code):
     ).stdout
 
 
-def test_import_is_silent_and_changes_nothing():
+def test_import_is_silent_and_plots_are_there_when_asked_for():
+    """And change nothing; plots are reached without matplotlib, until one is drawn."""
     code = """
 import contextlib, io, json, sys
 import keras
@@ -234,24 +235,14 @@ with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
 assert (policy, state) == (keras.config.dtype_policy().name, keras.config.floatx())
 heavy = ("keras_tuner", "keras_binclf.tuner", "keras_binclf.plots")
 loaded = [name for name in heavy if name in sys.modules]
-print(json.dumps([said.getvalue(), loaded]))
-"""
-    assert json.loads(run_fresh(code).splitlines()[-1]) == ["", []]
-
-
-def test_plots_are_there_when_asked_for():
-    """Without an import of their own, and where there is no matplotlib, until one is drawn."""
-    code = """
-import sys
-import keras
-sys.modules["matplotlib"] = None  # makes its import fail; Keras had its own before
-import keras_binclf
 assert "plots" in dir(keras_binclf) and "plots" not in vars(keras_binclf)
+sys.modules["matplotlib"] = None  # makes its import fail; Keras had its own before
 assert keras_binclf.plots.__name__ == "keras_binclf.plots"
 from keras_binclf import plots
 assert plots is keras_binclf.plots
+print(json.dumps([said.getvalue(), loaded]))
 """
-    run_fresh(code)
+    assert json.loads(run_fresh(code).splitlines()[-1]) == ["", []]
 
 
 def test_missing_attribute_is_an_error_as_of_any_module():
