@@ -352,7 +352,7 @@ def test_word_beyond_the_vocabulary_gets_no_score(by_name):
         ({"table": TABLE}, r"Received: a dict without 'codes'\."),
         (
             {"table": TABLE, "codes": CODES[:4]},
-            r"of as many rows in each input\. Received: 4 rows of 'codes', 9 rows of 'table'",
+            r"of equal length in all inputs\. Received: 4 rows of 'codes', 9 rows of 'table'",
         ),
         ({"table": TABLE, "codes": CODES[0]}, r"one row in all inputs, or many in all"),
         (

@@ -395,7 +395,7 @@ class RowReader:
         pairs = [(s, x) for s, x in zip(self.specs, arrays, strict=True) if x is not None]
         if len({array.shape[0] for _, array in pairs}) > 1:
             counts = ", ".join(f"{array.shape[0]} rows of {spec.name!r}" for spec, array in pairs)
-            raise self._error("of as many rows in each input", counts)
+            raise self._error("of equal length in all inputs", counts)
 
     def _convert(self, spec: InputSpec, array: Array) -> Array:
         """Return the array in the dtype of its input, if that holds the same values."""
