@@ -14,6 +14,7 @@ from keras_binclf._data.heads import select_tensor
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
+from keras_binclf.layers.binary_head import emit_logits
 from keras_binclf.metrics.base import get_mask
 
 _LOCKS: "weakref.WeakKeyDictionary[BinaryHead, Any]" = weakref.WeakKeyDictionary()
@@ -46,7 +47,7 @@ def _makes_mask(layer: keras.Layer) -> bool:
     return not is_own and type(layer).compute_mask is not keras.Layer.compute_mask
 
 
-class MaskReader(keras.Model):
+class Reader(keras.Model):
     """Gives the outputs of a model with the mask of what a head emits, from one pass.
 
     It holds the layers of the model and compiles functions of its own, so the model stays as it is.
@@ -54,20 +55,23 @@ class MaskReader(keras.Model):
     Args:
         model: built model.
         head: one of its heads.
+        logits: bool, whether the head emits logits, whatever its activation is.
     """
 
-    def __init__(self, model: keras.Model, head: BinaryHead) -> None:
+    def __init__(self, model: keras.Model, head: BinaryHead, logits: bool) -> None:
         super().__init__(autocast=False)  # The model casts its inputs itself.
         self.model: Any = model
         # As an attribute, the head would be tracked a second time.
         self._find_mask = functools.partial(_find_mask, model, head)
+        self._scope = functools.partial(emit_logits, head) if logits else contextlib.nullcontext
         self.run_eagerly = model.run_eagerly
         self.jit_compile = model.jit_compile
-        self.built = True
+        self.built = model.built
 
     def call(self, inputs: Any) -> dict[str, Any]:
         """Return `{"outputs": ..., "mask": ...}`."""
-        outputs = self.model(inputs, training=False)
+        with self._scope():
+            outputs = self.model(inputs, training=False)
         return {"outputs": outputs, "mask": self._find_mask(outputs)}
 
 
@@ -83,16 +87,19 @@ class Forward:
     Args:
         model: Keras model.
         head: one of its heads.
+        logits: bool, whether the head emits logits, whatever its activation is. Defaults to
+            `False`.
     """
 
-    def __init__(self, model: keras.Model, head: BinaryHead) -> None:
+    def __init__(self, model: keras.Model, head: BinaryHead, *, logits: bool = False) -> None:
         self._model = model
         self._reader = None
-        if hides_steps(model):
+        logits = logits and not head.from_logits
+        if logits or hides_steps(model):
             strategy: Any = getattr(model, "distribute_strategy", None)
             scope: Any = strategy.scope() if strategy else contextlib.nullcontext()
             with scope:
-                self._reader = MaskReader(model, head)
+                self._reader = Reader(model, head, logits)
 
     def predict(self, x: Any, **options: Any) -> tuple[Any, np.ndarray[Any, Any] | None]:
         """Return the outputs for all rows, and the mask or None; options as of `predict`."""

@@ -44,6 +44,8 @@ def score_rows(
     sample_weight: Any,
     batch_size: int | None,
     steps: int | None,
+    *,
+    logits: bool = False,
 ) -> ScoredRows:
     """Run `model` over labelled rows, once, and return what `head` emits beside the labels.
 
@@ -57,6 +59,7 @@ def score_rows(
         sample_weight: weights where `x` are features, else None.
         batch_size: rows per batch where `x` are features.
         steps: batches to take from a data set.
+        logits: whether the outputs are logits, whatever the head emits otherwise.
 
     Returns:
         The rows, in float64.
@@ -69,7 +72,7 @@ def score_rows(
         steps = check_integer_at_least(steps, 1, "steps", owner)
     _check_form(owner, x, y, sample_weight)
     with hold(head):
-        forward = Forward(model, head)
+        forward = Forward(model, head, logits=logits)
         if y is not None:
             x = arrange_rows(model, x, owner)
             _check_lengths(owner, x, y, sample_weight)

@@ -1,15 +1,14 @@
 """Probabilities that can be trusted: fitted on held-out rows, folded into the head."""
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_binclf._data.forward import hold
 from keras_binclf._data.heads import choose_head
 from keras_binclf._data.scored_rows import Array, ScoredRows, check_both_classes, score_rows
 from keras_binclf._validation import check_choice, is_threshold
@@ -159,8 +158,14 @@ def calibrate(
             f"`method='platt'` of {OWNER} needs a head with a bias. Received: BinaryHead "
             f"{chosen.name!r} with use_bias=False. Use `method='temperature'`."
         )
-    with _emitting_logits(model, chosen):
-        rows = score_rows(OWNER, model, chosen, x, y, sample_weight, batch_size, steps)
+    given = (x, y, sample_weight, batch_size, steps)
+    with hold(chosen):
+        rows = score_rows(OWNER, model, chosen, *given, logits=True)
+        return _calibrate(chosen, method, rows)
+
+
+def _calibrate(chosen: BinaryHead, method: str, rows: ScoredRows) -> Calibration:
+    """Fit slope and intercept to rows with logits, and fold them into the head."""
     check_both_classes(OWNER, rows)
     if not np.isfinite(rows.outputs).all():
         raise ValueError(
@@ -188,17 +193,6 @@ def calibrate(
         threshold=(before, chosen.threshold),
         num_rows=len(rows.labels),
     )
-
-
-@contextlib.contextmanager
-def _emitting_logits(model: keras.Model, head: BinaryHead) -> Iterator[None]:
-    """Let `head` emit logits, in compiled functions of its own, and put everything back."""
-    activation, function = head.activation, model.predict_function
-    head.activation, model.predict_function = None, None
-    try:
-        yield
-    finally:
-        head.activation, model.predict_function = activation, function
 
 
 def _fit_temperature(rows: ScoredRows) -> tuple[float, float]:

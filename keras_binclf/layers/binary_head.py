@@ -1,7 +1,9 @@
 """The output layer of a binary classifier."""
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -25,6 +27,23 @@ from keras_binclf.layers._policy import get_full_precision, get_policy
 
 PAIR = "None or a pair of distinct strings, negative class first"
 THRESHOLD_HINT = "A threshold is a probability, also where the head emits logits."
+
+# Of the thread that computes: the head stays as it is for all others.
+_EMITTING: contextvars.ContextVar[Any] = contextvars.ContextVar("_EMITTING", default=None)
+
+
+@contextlib.contextmanager
+def emit_logits(head: "BinaryHead") -> Iterator[None]:
+    """Let a head emit logits to the code inside of the block, in its thread alone.
+
+    A function that is compiled inside keeps giving logits, one that was compiled before does not
+    begin to.
+    """
+    token = _EMITTING.set(head)
+    try:
+        yield
+    finally:
+        _EMITTING.reset(token)
 
 
 @register
@@ -232,7 +251,9 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
         logits = ops.matmul(ops.cast(inputs, self.compute_dtype), self.kernel)
         if self.bias is not None:
             logits = ops.add(logits, self.bias)
-        return logits if self.from_logits else keras.activations.sigmoid(logits)
+        if self.from_logits or _EMITTING.get() is self:
+            return logits
+        return keras.activations.sigmoid(logits)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `(batch_size, ..., 1)`."""
