@@ -1,0 +1,242 @@
+"""Steps that a Keras mask hides, and threads that predict while another changes the head."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+from keras_binclf import (
+    BinaryHead,
+    MLPBlock,
+    ThresholdMetric,
+    calibrate,
+    find_head,
+    predict_labels,
+    tune_threshold,
+)
+from keras_binclf._data.forward import Forward, hides_steps, hold
+from keras_binclf._data.heads import list_heads
+from keras_binclf.layers.binary_head import emit_logits
+
+RANDOM = np.random.default_rng(0)
+LENGTHS = RANDOM.integers(1, 7, 40)
+KEEP = np.arange(6) < LENGTHS[:, None]
+X = (RANDOM.normal(size=(40, 6, 3)) * KEEP[..., None]).astype("float32")
+WORDS = RANDOM.integers(1, 9, (40, 6)) * KEEP
+Y = (RANDOM.random((40, 6, 1)) < 0.4).astype("float32")
+WEIGHTS = RANDOM.random(40).round(2) + 0.5
+
+
+def functional():
+    inputs = keras.Input((6, 3))
+    hidden = keras.layers.GRU(4, return_sequences=True)(keras.layers.Masking()(inputs))
+    return keras.Model(inputs, BinaryHead()(MLPBlock((4,))(hidden))), X
+
+
+def sequential():
+    word = keras.layers.Embedding(9, 4, mask_zero=True)
+    recurrent = keras.layers.LSTM(4, return_sequences=True)
+    return keras.Sequential([keras.Input((6,)), word, recurrent, BinaryHead()]), WORDS
+
+
+def nested():
+    inner, x = functional()
+    inputs = keras.Input((6, 3))
+    return keras.Model(inputs, inner(inputs)), x
+
+
+def two_heads():
+    inputs = keras.Input((6, 3), name="steps")
+    hidden = keras.layers.GRU(4, return_sequences=True)(keras.layers.Masking()(inputs))
+    pooled = keras.layers.GlobalAveragePooling1D()(hidden)
+    outputs = [BinaryHead(name="all")(pooled), BinaryHead(name="each")(hidden)]
+    return keras.Model([inputs], outputs), {"steps": X}
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.mask, self.head = keras.layers.Masking(), BinaryHead(None)
+        self.recurrent = keras.layers.GRU(4, return_sequences=True)
+
+    def call(self, inputs):
+        return self.head(self.recurrent(self.mask(inputs)))
+
+
+def subclassed():
+    model = Subclassed()
+    model(X[:1])
+    return model, X
+
+
+def own_mask():
+    inputs = keras.Input((6, 3))
+    return keras.Model(inputs, BinaryHead()(MLPBlock((4,))(HidesZeros()(inputs)))), X
+
+
+class HidesZeros(keras.layers.Layer):
+    """A layer with a mask that Keras does not know."""
+
+    def call(self, inputs):
+        return inputs * 1.0
+
+    def compute_mask(self, inputs, mask=None):
+        return keras.ops.any(keras.ops.not_equal(inputs, 0), axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+MAKERS = [functional, sequential, nested, two_heads, subclassed, own_mask]
+
+
+def make(maker):
+    """A model, its rows, and the head for steps, with weights that tell them apart."""
+    keras.utils.set_random_seed(0)
+    model, x = maker()
+    head = list_heads(model)[-1]
+    head.kernel.assign(np.random.default_rng(2).normal(size=head.kernel.shape))
+    return model, x, head
+
+
+def follow(model, x):
+    """Labels that mostly follow the scores of a model."""
+    scores = model.predict(x, verbose=0)
+    spread = 0.5 * scores.std()
+    return (scores + RANDOM.normal(0, spread, scores.shape) > np.median(scores)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def masked():
+    return make(functional)
+
+
+@pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
+def test_hidden_steps_do_not_count(maker):
+    model, x, head = make(maker)
+    before = (list(model.layers), model.predict_function, len(model.variables))
+    expected = tune_threshold(model, x, Y, head=head, sample_weight=KEEP.astype("float32"))
+    padded = np.where(KEEP[..., None], Y, -1)
+    tuned = tune_threshold(model, x, padded, head=head)
+    assert tuned.num_rows == expected.num_rows == KEEP.sum()
+    assert (tuned.threshold, tuned.value) == (expected.threshold, expected.value)
+    assert (list(model.layers), model.predict_function, len(model.variables)) == before
+
+
+@pytest.mark.parametrize("maker", [functional, two_heads], ids=lambda maker: maker.__name__)
+def test_hidden_steps_of_data_sets_do_not_count(maker):
+    model, x, head = make(maker)
+    expected = tune_threshold(model, x, Y, head=head)
+    batches = []
+    for rows in (slice(0, 25), slice(25, 40)):
+        part = {name: v[rows] for name, v in x.items()} if isinstance(x, dict) else x[rows]
+        batches.append((part, Y[rows]))
+    tuned = tune_threshold(model, batches, head=head)
+    assert (tuned.num_rows, tuned.true_positives) == (expected.num_rows, expected.true_positives)
+    assert tuned.threshold == pytest.approx(expected.threshold, rel=1e-6)
+
+
+def test_weights_of_examples_hold_for_the_steps_that_are_seen(masked):
+    model, x, head = masked
+    tuned = tune_threshold(model, x, Y, head=head, sample_weight=WEIGHTS)
+    total = tuned.true_positives + tuned.false_positives
+    total += tuned.false_negatives + tuned.true_negatives
+    assert total == pytest.approx((KEEP * WEIGHTS[:, None]).sum())
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt"])
+def test_calibration_leaves_hidden_steps_out(method):
+    found = []
+    labels = None
+    for weights in (None, KEEP.astype("float32")):
+        model, x, _ = make(functional)
+        labels = follow(model, x) if labels is None else labels
+        found.append(calibrate(model, x, labels, method=method, sample_weight=weights))
+    assert found[0].num_rows == found[1].num_rows == KEEP.sum()
+    assert found[0].slope == pytest.approx(found[1].slope, rel=1e-9)
+
+
+def test_threshold_is_judged_on_the_steps_of_the_metric(masked):
+    model, x, _ = masked
+    tuned = tune_threshold(model, x, Y)
+    metric = ThresholdMetric("f1", tuned.threshold)
+    model.compile(loss="binary_crossentropy", metrics=[metric])
+    logs = model.evaluate(x, Y, verbose=0, return_dict=True)
+    assert logs[metric.name] == pytest.approx(tuned.value, rel=1e-5)
+
+
+def test_models_without_masks_predict_themselves():
+    inputs = keras.Input((6, 3))
+    recurrent = keras.layers.GRU(2, return_sequences=True)(MLPBlock((3,))(inputs))
+    model = keras.Model(inputs, BinaryHead()(recurrent))
+    assert not hides_steps(model)
+    outputs, mask = Forward(model, find_head(model)).predict(X, verbose=0)
+    assert mask is None
+    np.testing.assert_array_equal(outputs, model.predict(X, verbose=0))
+    assert not hides_steps(keras.Sequential([keras.layers.Embedding(3, 2), BinaryHead()]))
+
+
+def test_logits_are_read_without_a_change_of_the_head(masked):
+    model, x, head = masked
+    probabilities = model.predict(x, verbose=0)
+    logits, _ = Forward(model, head, logits=True).predict(x, verbose=0)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), probabilities, rtol=1e-5)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), probabilities)
+    assert head.activation == "sigmoid"
+
+
+def test_logits_are_for_one_head_and_one_thread():
+    head, other = BinaryHead(), BinaryHead()
+    rows = np.full((1, 2), 30.0, "float32")
+    for each in (head, other):
+        each.build((None, 2))
+        each.kernel.assign(np.ones((2, 1)))
+    found = []
+    with emit_logits(head):
+        thread = threading.Thread(target=lambda: found.append(float(head(rows)[0, 0])))
+        thread.start()
+        thread.join()
+        assert float(head(rows)[0, 0]) == 60
+        assert float(other(rows)[0, 0]) <= 1
+    assert found[0] <= 1
+    assert float(head(rows)[0, 0]) <= 1
+
+
+def test_threads_get_right_labels_while_another_calibrates():
+    """Calibration keeps every label: the threshold moves along with the probabilities."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), MLPBlock((4,)), BinaryHead(threshold=0.3)])
+    x = RANDOM.normal(size=(200, 3)).astype("float32")
+    y = follow(model, x)
+    tune_threshold(model, x, y)
+    expected = predict_labels(model, x)
+    weights = model.get_weights()
+    done, wrong = threading.Event(), []
+
+    def work():
+        while not done.is_set():
+            # A row at the threshold may be rounded to its other side.
+            if np.mean(predict_labels(model, x) != expected) > 0.01:
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            with hold(find_head(model)):
+                model.set_weights(weights)
+            calibrate(model, x, y, method="platt")
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_one_lock_for_a_head_in_all_models_that_hold_it():
+    model, _ = functional()
+    outer = keras.Sequential([keras.Input((6, 3)), model])
+    assert hold(find_head(outer)) is hold(find_head(model))
+    assert hold(BinaryHead()) is not hold(BinaryHead())
