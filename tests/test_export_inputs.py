@@ -180,10 +180,11 @@ def draw(model, size):
 @pytest.mark.parametrize(
     ("make", "format"),
     [
-        *(pytest.param(recurrent, name, marks=of(name).marks) for name in ("onnx", "openvino")),
-        pytest.param(recurrent, "tf_saved_model"),
+        pytest.param(recurrent, "onnx", marks=of("onnx").marks),
+        pytest.param(recurrent, "openvino", marks=[*of("openvino").marks, pytest.mark.slow]),
+        pytest.param(images, "tf_saved_model"),
+        pytest.param(convolutional, "openvino", marks=of("openvino").marks),
         pytest.param(convolutional, "litert", marks=of("litert").marks),
-        pytest.param(images, "onnx", marks=of("onnx").marks),
     ],
 )
 def test_inputs_of_any_size_stay_so(make, format, tmp_path):
