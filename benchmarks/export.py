@@ -1,4 +1,4 @@
-"""What each kind of model becomes in each format: differences, labels, who served it.
+"""Each kind of model exported in each format: differences from the model, and seconds.
 
     python benchmarks/export.py
     KERAS_BACKEND=jax python benchmarks/export.py --kinds functional subclassed

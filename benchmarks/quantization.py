@@ -1,4 +1,4 @@
-"""What quantization costs: ROC AUC, labels and size, on real tables.
+"""The cost of quantization: ROC AUC, labels and size, on real tables.
 
     python benchmarks/quantization.py --data DIR
     python benchmarks/quantization.py --data DIR --sets adult phoneme --seeds 0
@@ -39,7 +39,7 @@ def measure_keras(model, x, y, folder):
 
 
 def measure_litert(model, x, y, folder, quantization):
-    """Give area, labels and KiB of what LiteRT makes of the model."""
+    """Give area, labels and KiB of the LiteRT file of the model."""
     path = folder / f"{quantization}.tflite"
     export(model, path, "litert", sample=x, quantization=quantization)
     outputs = Interpreter(model_path=str(path)).get_signature_runner("serving_default")(features=x)

@@ -94,7 +94,7 @@ def main(folder: Path) -> None:
 
 
 def show_quantized(model, x, y, rows):
-    """Print what it costs to keep the weights in fewer bytes."""
+    """Print the cost of storing the weights in fewer bytes."""
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("float16", "dynamic_range"):
             path = Path(folder, f"{kind}.tflite")

@@ -255,7 +255,7 @@ def test_rows_that_cannot_be_made_up_are_asked_for(tmp_path):
 
 def test_rows_without_a_probability_are_refused(tmp_path):
     inputs = keras.Input((2,), name="table")
-    model = keras.Model(inputs, BinaryHead()(layers.Lambda(keras.ops.log)(inputs)))
+    model = keras.Model(inputs, BinaryHead()(keras.ops.log(inputs)))
     with pytest.raises(
         ValueError, match=r"256 rows that were made up, of which \d+ are NaN\. Give"
     ):
