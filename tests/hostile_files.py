@@ -218,9 +218,17 @@ def deep_groups():
 def many_groups():
     def fill(file):
         for place in range(21_000):
-            file.create_group(f"{place}")
+            file.create_group(f"{place // 3000}/{place}")
 
     return pack(model(layers=[HEAD]), make_weights(fill, libver="latest"))
+
+
+def wide_group():
+    def fill(file):
+        for place in range(6000):
+            file[f"{place}"] = h5py.SoftLink("/nothing")
+
+    return pack(model(layers=[HEAD]), make_weights(fill))
 
 
 def circles():
@@ -280,6 +288,14 @@ HOSTILE = {
         *(objects_as_names, long_texts, many_names, far_numbers),
         *(config_bomb, bzip2_bomb, weights_bomb, understated_size, overstated_size),
         *(many_members, two_configs),
-        *(deep_groups, many_groups, circles, declared_numbers, long_layer_names, odd_layer_names),
+        *(
+            deep_groups,
+            many_groups,
+            wide_group,
+            circles,
+            declared_numbers,
+            long_layer_names,
+            odd_layer_names,
+        ),
     )
 }

@@ -362,6 +362,16 @@ def test_links_to_other_files_are_not_followed(saved, tmp_path):
     assert (description.heads[0].threshold, description.num_parameters) == (None, 0)
 
 
+def test_numbers_of_other_files_are_not_counted(saved, tmp_path):
+    layout = h5py.VirtualLayout((7,), "float32")
+    layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "numbers", (7,))
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.create_virtual_dataset("vars/0", layout)
+    rewrite(saved, model__weights__h5=content.getvalue())
+    assert describe(saved).num_parameters == 0
+
+
 def test_class_of_a_newer_version_and_a_lambda_are_noted(saved):
     newer = {"class_name": "Gate", "config": {}, "registered_name": "keras_binclf>Gate"}
     function = {"class_name": "__lambda__", "config": {"value": "..."}}
@@ -468,6 +478,7 @@ def test_many_items_are_counted_and_cut(hostile):
     [
         ("deep_groups", "groups deeper than 200 levels"),
         ("many_groups", "more than 20,000 groups and variables"),
+        ("wide_group", "groups of more than 5,000 members"),
         ("declared_numbers", "shapes of more numbers than the file can hold"),
         ("long_layer_names", "names of layers of more than 1,000 characters"),
     ],

@@ -19,6 +19,8 @@ from keras_binclf.saving.files._config import Entry
 
 MAX_OBJECTS = 20_000
 """Groups and variables, without the optimizer's: five for a dense layer."""
+MAX_MEMBERS = 5_000
+"""Of one group: HDF5 finds a member by comparing names one by one where a file asks for that."""
 MAX_DEPTH = 200
 """Of groups: three for each model within a model."""
 MAX_NAME = 1_000
@@ -122,7 +124,10 @@ class Weights:
         """
         import h5py
 
-        self._left -= identifier.get_num_objs()
+        num_members = identifier.get_num_objs()
+        if num_members > MAX_MEMBERS:
+            raise TooLargeError(f"groups of more than {MAX_MEMBERS:,} members")
+        self._left -= num_members
         if self._left < 0:
             raise TooLargeError(f"more than {MAX_OBJECTS:,} groups and variables")
         for name in identifier:
@@ -189,11 +194,13 @@ def _read_name(variables: Identifier) -> str | None:
 
 
 def _get_shape(identifier: Identifier) -> tuple[int, ...] | None:
-    """Return the shape of a dataset; None for another object, and for one without numbers."""
+    """Return the shape of a dataset; None for another object, and for one without numbers here."""
     import h5py
 
     if not isinstance(identifier, h5py.h5d.DatasetID):
         return None
+    if identifier.get_create_plist().get_layout() == h5py.h5d.VIRTUAL:
+        return None  # to tell its shape, HDF5 would open other files
     space = identifier.get_space()
     if space.get_simple_extent_type() == h5py.h5s.NULL:
         return None
@@ -206,7 +213,7 @@ def _read_scalar(identifier: Identifier) -> float | None:
     import h5py
 
     scalar = h5py.Dataset(identifier)
-    if scalar.dtype != np.float32 or scalar.is_virtual or scalar.external:
+    if scalar.dtype != np.float32 or scalar.external:
         return None
     value = shortest_float(scalar[()])
     return value if math.isfinite(value) else None
