@@ -45,7 +45,7 @@ def deserialize_layer(data: Json) -> keras.Layer:
     """Return a new layer with the config and state that `serialize_layer` returned.
 
     Args:
-        data: what `serialize_layer` returned, also in version 0.1.0.
+        data: the result of `serialize_layer`, or of its predecessor in version 0.1.0.
 
     Raises:
         ValueError: if the layer's config does not tell how to build it, or which sublayers it has.
@@ -73,9 +73,9 @@ def copy_state(layer: keras.Layer, copy: keras.Layer) -> None:
 
 
 class _Carrier(keras.Model):
-    """A model that holds a layer, for Keras saves the weights of models only.
+    """A model that holds a layer, because Keras saves the weights of models only.
 
-    The list has the sublayers that Keras's own walk misses before 3.15, in lists of lists.
+    The list also holds the sublayers in lists of lists, which Keras before 3.15 does not save.
     """
 
     def __init__(self, layer: keras.Layer) -> None:

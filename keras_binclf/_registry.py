@@ -1,4 +1,4 @@
-"""What goes into files: names, config keys, the version that wrote them.
+"""The parts of the file format: registered names, config keys, the version of the writer.
 
 A registered name (`keras_binclf>BinaryHead`) is file format: once released it never changes.
 """
@@ -14,10 +14,10 @@ from keras_binclf._version import __version__
 PACKAGE = "keras_binclf"
 
 VERSION_KEY = "keras_binclf_version"
-"""Where a file tells which version of the package wrote it."""
+"""Key of the build config for the version of the package that wrote the file."""
 
 REGISTERED: dict[str, type] = {}
-"""Every class of ours that a saved file may name, by registered name."""
+"""All classes of the package that a saved file may name, by registered name."""
 
 AnyClass = TypeVar("AnyClass", bound=type)
 
@@ -37,13 +37,13 @@ def register(cls: AnyClass) -> AnyClass:
 
 
 def drop_sharing(config: Any) -> Any:
-    """Return a config without the marks that Keras makes while it saves or loads a file.
+    """Return a config without the ids of shared objects that Keras adds while it saves a file.
 
-    They tell which objects are shared by where these lie in memory. In a config that is kept, they
-    would make equal configs differ, and later stand for other objects.
+    An id is the address of the object in memory. In a config that is kept, ids make equal configs
+    differ, and may stand for other objects later.
 
     Args:
-        config: what `get_config` or `serialize_keras_object` returned.
+        config: the result of `get_config` or `serialize_keras_object`.
 
     Returns:
         The same, as new dicts and lists, without `shared_object_id`.
@@ -54,14 +54,14 @@ def drop_sharing(config: Any) -> Any:
 
 
 class Saved:
-    """First base of every registered class: says what to do about a file from a newer version."""
+    """First base of every registered class: explains config keys of newer versions."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Return a new object.
 
         Args:
-            config: what `get_config` returned.
+            config: the result of `get_config`.
 
         Raises:
             ValueError: for keys that this version does not know.
@@ -76,28 +76,28 @@ class Saved:
 
 
 class SavedLayer(Saved):
-    """First base of every registered layer: the file tells which version wrote it.
+    """First base of every registered layer: writes the version of the package into files.
 
-    The version stands in the build config, which Keras keeps beside the config: the latter holds
-    the constructor's arguments and nothing else, and readers that do not know the key leave it.
+    The version is part of the build config, which Keras saves beside the config: the config holds
+    the constructor's arguments only, and versions that do not know the key ignore it.
     """
 
     def get_build_config(self) -> dict[str, Any] | None:
-        """Return what Keras builds the layer from, with the version; None if it is not built."""
+        """Return the build config with the version; None if the layer is not built."""
         config: dict[str, Any] | None = super().get_build_config()  # type: ignore[misc]
-        # Keras takes a layer for built that was saved with any build config.
+        # Keras marks a layer as built if the file has any build config for it.
         return config and {**config, VERSION_KEY: __version__}
 
 
 def _find_unknown_keys(cls: type, config: Mapping[str, Any], error: Exception) -> list[str]:
-    """Return the keys of `config` that no constructor of `cls` and its bases names.
+    """Return the keys of `config` that are arguments of no constructor of `cls` and its bases.
 
-    A constructor that others wrote may take more than it names: there, the error has to be about
-    the key.
+    A constructor of a user's class may take further arguments as `**kwargs`: of such a class, only
+    keys that the error mentions are returned.
     """
     constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
     known = {name for one in constructors for name in inspect.signature(one).parameters}
-    known |= {"input_dim", "input_shape"}  # Keras takes these too, and names them nowhere
+    known |= {"input_dim", "input_shape"}  # arguments of any Keras layer, in `**kwargs`
     unknown = [key for key in config if key not in known]
     if constructors[0].__module__.split(".")[0] == PACKAGE:
         return unknown
@@ -105,7 +105,7 @@ def _find_unknown_keys(cls: type, config: Mapping[str, Any], error: Exception) -
 
 
 def _innermost(error: BaseException) -> str:
-    """Return what the first of a chain of errors says: Keras repeats whole configs in the last."""
+    """Return the message of the first of a chain of errors: the last repeats whole configs."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error)

@@ -1,1 +1,1 @@
-"""What a saved file holds, read without loading it."""
+"""Saved files described without loading them."""

@@ -59,7 +59,7 @@ def read_archive(path: Path) -> Archive:
 
 
 def damaged(name: str | Path, error: BaseException) -> ValueError:
-    """Return the error for whatever a damaged file leads to."""
+    """Return the error for a damaged file, whatever the original error is."""
     return ValueError(f"{name} is damaged: {shorten(escape(str(error))) or type(error).__name__}")
 
 
@@ -103,16 +103,17 @@ def _read(archive: zipfile.ZipFile, name: str, limit: int, expansion: int) -> by
         raise ValueError(f"{name} of {archive.filename} is compressed, but not by deflate.")
     # A member cannot take more bytes than the archive, whatever it says.
     stored = min(info.compress_size, Path(str(archive.filename)).stat().st_size)
-    if info.file_size > min(limit, max(FREE_EXPANSION, expansion * stored)):
+    bound = min(limit, max(FREE_EXPANSION, expansion * stored))
+    if info.file_size > bound:
         raise ValueError(
-            f"{name} of {archive.filename} takes {info.file_size:,} bytes of {stored:,} stored, "
-            f"more than are read: {limit:,}, and {expansion} times what is stored."
+            f"{name} of {archive.filename} is too large. Expected: at most {bound:,} bytes. "
+            f"Received: {info.file_size:,} bytes, compressed to {stored:,}."
         )
     try:
         with archive.open(info) as member:
             # With its size: `read()` decompresses the rest of the file too.
             return member.read(info.file_size)
-    except Exception as error:  # of many kinds, as above
+    except Exception as error:  # of many kinds, as in `_open`
         raise damaged(f"{name} of {archive.filename}", error) from error
 
 

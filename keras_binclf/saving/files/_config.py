@@ -143,7 +143,7 @@ def get_backend(entries: list[Entry]) -> str | None:
 
 
 def list_inputs(model: Config) -> list[tuple[str | None, Any, Any]]:
-    """Return name, shape and dtype of each input, None for what the config does not tell."""
+    """Return name, shape and dtype of each input, None for facts that the config does not tell."""
     config = Entry(model).config
     layers = [Entry(layer) for layer in _as_list(config.get("layers")) if is_object(layer)]
     found = {one.name: one.config for one in layers if one.node["class_name"] == "InputLayer"}
@@ -165,7 +165,7 @@ def list_inputs(model: Config) -> list[tuple[str | None, Any, Any]]:
 
 
 def read_shape(value: Any) -> tuple[int | None, ...] | None:
-    """Return a shape from a config; None for what is no shape of a tensor."""
+    """Return a shape from a config; None for a value that is no shape of a tensor."""
     if not isinstance(value, list) or len(value) > MAX_DIMENSIONS:
         return None
     known = all(size is None or (is_integer(size) and 0 <= size < 2**63) for size in value)
