@@ -1,4 +1,4 @@
-"""Which head a model decides with, and which of its outputs that head emits."""
+"""The heads of a model, and the outputs that they emit."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def list_heads(model: keras.Layer) -> list[BinaryHead]:
 
 
 def choose_head(model: Any, head: Any, owner: str) -> BinaryHead:
-    """Return the head of `model` that `head` names, or is."""
+    """Return a head of `model`, given by its name or path or as itself."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"`model` of {owner} must be a keras.Model. "
@@ -87,7 +87,7 @@ def choose_head(model: Any, head: Any, owner: str) -> BinaryHead:
 
 
 def check_head_threshold(head: BinaryHead, threshold: Any) -> None:
-    """Raise `ValueError` if what `head` holds as its threshold is no probability."""
+    """Raise `ValueError` if the threshold of `head` is not in (0, 1)."""
     if not 0.0 < threshold < 1.0:
         raise ValueError(
             f"The threshold of BinaryHead {head.name!r} must be in (0, 1). Received: "
@@ -96,24 +96,24 @@ def check_head_threshold(head: BinaryHead, threshold: Any) -> None:
 
 
 def select_output(model: keras.Model, head: BinaryHead, outputs: Any) -> np.ndarray[Any, Any]:
-    """Return, out of what `model.predict` gave, the part that `head` emitted."""
+    """Return, of the outputs of `model.predict`, the array that `head` emitted."""
     return np.asarray(select_tensor(model, head, outputs))
 
 
 def select_tensor(model: keras.Model, head: BinaryHead, outputs: Any) -> Tensor:
-    """Return, out of what `model` gave, the part that `head` emitted, as it is."""
+    """Return, of the outputs of `model`, the tensor that `head` emitted."""
     output = keras.tree.flatten(outputs)[find_output(model, head, outputs)]
     shape = tuple(output.shape)
     if shape[-1:] != (1,):
         raise ValueError(
             f"BinaryHead {head.name!r} emits outputs of shape (n, ..., 1), but model "
-            f"{model.name!r} returned {shape}. Expected: what the head emits, unchanged."
+            f"{model.name!r} returned {shape}. Expected: the output of the head, unchanged."
         )
     return output
 
 
 def check_defined(outputs: np.ndarray[Any, Any]) -> None:
-    """Raise `ValueError` if a model gave NaN."""
+    """Raise `ValueError` if any output is NaN."""
     undefined = np.isnan(outputs)
     if undefined.any():
         rows = np.flatnonzero(undefined.reshape(len(outputs), -1).any(axis=1))
@@ -125,7 +125,7 @@ def check_defined(outputs: np.ndarray[Any, Any]) -> None:
 
 
 def find_output(model: keras.Model, head: BinaryHead, outputs: Any) -> int:
-    """Return the place, among the flattened outputs of `model`, of what `head` emits."""
+    """Return the index, among the flattened outputs of `model`, of the one that `head` emits."""
     num_outputs = len(keras.tree.flatten(outputs))
     symbolic = getattr(model, "outputs", None) or []
     if len(symbolic) == num_outputs:
@@ -150,8 +150,8 @@ def find_output(model: keras.Model, head: BinaryHead, outputs: Any) -> int:
 
 
 def _emits(tensor: Any, head: BinaryHead) -> bool:
-    """Whether the symbolic `tensor` comes straight out of `head`, perhaps inside another model."""
-    # Keras keeps the operation that made a tensor in this private attribute only.
+    """Whether `head` made the symbolic `tensor`, perhaps inside of a nested model or a wrapper."""
+    # The operation that made a tensor is in this private attribute only.
     operation, _, index = tensor._keras_history
     while isinstance(operation, keras.layers.Wrapper):
         operation = operation.layer

@@ -112,8 +112,9 @@ class Predictor:
         """Return the probabilities of rows.
 
         Args:
-            x: array of shape `(n, ...)`, or a list or dict of them where the model has several
-                inputs. Without the batch dimension, in all inputs, it is one row.
+            x: array, table, sparse matrix or list of shape `(n, ...)`; where the model has several
+                inputs, a list or dict of them, or a table that has their names as columns. Without
+                the batch dimension, in all inputs, it is one row.
 
         Returns:
             float32 array of the shape that `model.predict` gives, `(n, 1)`; for one row a
