@@ -8,6 +8,8 @@ import contract
 import keras
 import numpy as np
 import zoo
+from contract_layers import make_model
+from contract_metrics import LABELS, make_monitored_model
 
 import keras_binclf
 from keras_binclf._registry import REGISTERED
@@ -24,8 +26,8 @@ def model_of(cls):
     """A model with the case of the contract that sets most arguments."""
     case = next(case for case in contract.CASES[cls] if case.name == "full")
     if issubclass(cls, keras.metrics.Metric):
-        return contract.make_monitored_model(cls, case)
-    return contract.make_model(cls, case)
+        return make_monitored_model(cls, case)
+    return make_model(cls, case)
 
 
 def classifier():
@@ -67,8 +69,8 @@ def write_model(name, model, folder):
         entry["threshold"] = heads[0].threshold
         entry["labels"] = keras_binclf.predict_labels(model, x).tolist()
     if name in contract_metrics():
-        entry["labels_true"] = contract.LABELS[:8].tolist()
-        entry["evaluation"] = model.evaluate(x, contract.LABELS[:8], verbose=0, return_dict=True)
+        entry["labels_true"] = LABELS[:8].tolist()
+        entry["evaluation"] = model.evaluate(x, LABELS[:8], verbose=0, return_dict=True)
     for suffix in FORMATS:
         path = folder / f"{name}{suffix}"
         if suffix == ".weights.h5":
