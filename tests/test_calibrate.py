@@ -1,6 +1,7 @@
 """Calibration: against scikit-learn, in the weights of the head, on rows it was not fitted on."""
 
 import dataclasses
+import threading
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from keras_binclf import (
     predict_labels,
 )
 
+BACKEND = keras.backend.backend()
 RNG = np.random.default_rng(0)
 KERNEL, BIAS = np.array([1.2, -0.7]), -0.6
 X = RNG.normal(size=(1200, 2)).astype("float32")
@@ -67,10 +69,22 @@ def fit_slope(logits, y, w=None):
 
 
 def fit_platt(logits, y, w=None):
-    w = None if w is None else w.astype("float64")
+    """By scikit-learn; with weights, from each row as a share of a positive and of a negative."""
     scale = np.abs(logits).max()
-    fitted = sklearn.calibration._SigmoidCalibration().fit(logits / scale, y, w)
-    return -fitted.a_ / scale, -fitted.b_
+    if w is None:
+        fitted = sklearn.calibration._SigmoidCalibration().fit(logits / scale, y)
+        return -fitted.a_ / scale, -fitted.b_
+    counted = w > 0
+    logits, y, w = logits[counted], y[counted], w[counted].astype("float64")
+    numbers = [w[y == label].sum() ** 2 / (w[y == label] ** 2).sum() for label in (0, 1)]
+    targets = np.where(y == 1, (numbers[1] + 1) / (numbers[1] + 2), 1 / (numbers[0] + 2))
+    regression = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
+    regression.fit(
+        np.tile(logits, 2)[:, None] / scale,
+        np.repeat([1, 0], len(y)),
+        sample_weight=np.concatenate([w * targets, w * (1 - targets)]),
+    )
+    return regression.coef_.item() / scale, regression.intercept_.item()
 
 
 # scikit-learn's searches stop at a gradient of 1e-6 or so, and logits come in float32.
@@ -112,11 +126,10 @@ def test_temperature_is_that_of_scikit_learns_own_temperature_scaling():
     )
 
 
-@pytest.mark.parametrize("method", ["temperature", "platt"])
-def test_weight_two_is_the_row_twice_and_weight_zero_none(method):
-    weighted = calibrate(make_model(), X, Y, method=method, sample_weight=W)
+def test_weight_two_is_the_row_twice_and_weight_zero_none():
+    weighted = calibrate(make_model(), X, Y, sample_weight=W)
     times = W.astype(int)
-    repeated = calibrate(make_model(), np.repeat(X, times, 0), np.repeat(Y, times), method=method)
+    repeated = calibrate(make_model(), np.repeat(X, times, 0), np.repeat(Y, times))
     assert (weighted.num_rows, repeated.num_rows) == ((W > 0).sum(), W.sum())
     numbers = dataclasses.asdict(dataclasses.replace(repeated, num_rows=weighted.num_rows))
     # Brier score and calibration error are sums in float32.
@@ -124,6 +137,33 @@ def test_weight_two_is_the_row_twice_and_weight_zero_none(method):
         name: value if isinstance(value, str) else pytest.approx(value, rel=1e-5)
         for name, value in numbers.items()
     }
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt"])
+@pytest.mark.parametrize("factor", [1 / 1200, 1e-20, 1e30, 1e-300, 1e300])
+def test_factor_common_to_all_weights_changes_nothing(method, factor):
+    expected = calibrate(make_model(), X, Y, method=method, sample_weight=W)
+    weights = W.astype("float64") * factor
+    done = calibrate(make_model(), X, Y, method=method, sample_weight=weights)
+    # Sums of 1,200 rounded weights in float64, losses in float32.
+    for name, value in dataclasses.asdict(expected).items():
+        wanted = value if isinstance(value, str) else pytest.approx(value, rel=1e-6)
+        assert getattr(done, name) == wanted, name
+
+
+def test_platt_smooths_by_the_effective_number_of_rows():
+    """A row of weight 2 says less of noise than two rows."""
+    model = make_model(0.5)
+    expected = fit_platt(logits_of(model), SIDES, W)
+    done = calibrate(model, X, SIDES, method="platt", sample_weight=W)
+    assert (done.slope, done.intercept) == pytest.approx(expected, rel=TOLERANCE)
+    repeated = calibrate(
+        make_model(0.5),
+        np.repeat(X, W.astype(int), 0),
+        np.repeat(SIDES, W.astype(int)),
+        method="platt",
+    )
+    assert repeated.slope > done.slope * 1.01
 
 
 @pytest.mark.parametrize("kernel", [1000.0, 1e-6], ids=["extreme", "tiny"])
@@ -388,6 +428,102 @@ def test_training_and_evaluation_go_on(activation):
     assert not np.array_equal(model.get_weights()[0], before[0])
 
 
+def test_no_thread_sees_a_model_that_is_being_calibrated():
+    """Neither logits in place of probabilities, nor a moved threshold with the old kernel."""
+    model = make_model(shift=0.8)
+    head = find_head(model)
+    head.threshold = 0.37
+    labels, weights = predict_labels(model, X), model.get_weights()
+    inside, wrong = [], []
+
+    def batches():
+        for i in range(0, 1200, 400):
+            inside.append((head.activation, model.predict_function, model.predict_on_batch(X[:5])))
+            yield X[i : i + 400], Y[i : i + 400]
+
+    before = model.predict_on_batch(X[:5]), model.predict_function
+
+    def predict():
+        while not done.is_set():
+            wrong.append((predict_labels(model, X) != labels).mean())
+
+    done = threading.Event()
+    # Keras's own predict on JAX takes the weights out of a model, so that no second may run beside.
+    threads = [threading.Thread(target=predict) for _ in range(2)] if BACKEND != "jax" else []
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        calibrate(model, batches(), method="platt")
+        if BACKEND == "jax":
+            predict_once = (predict_labels(model, X) != labels).mean()
+            wrong.append(predict_once)
+        model.set_weights(weights)
+    done.set()
+    for thread in threads:
+        thread.join()
+    # A row within rounding of the threshold may change sides.
+    assert wrong
+    assert max(wrong) < 2 / 1200
+    for activation, function, outputs in inside[:3]:
+        assert (activation, function) == ("sigmoid", before[1])
+        np.testing.assert_array_equal(outputs, before[0])
+
+
+def test_labels_of_a_model_that_keeps_changing_are_an_error(monkeypatch):
+    model = make_model()
+    head = find_head(model)
+    predict, calls = model.predict, []
+
+    def predict_and_change(*args, **kwargs):
+        outputs = predict(*args, **kwargs)
+        calls.append(1)
+        if len(calls) != 3:  # the third time, nothing changes
+            head.bias.assign(head.bias + 1)
+        return outputs
+
+    monkeypatch.setattr(model, "predict", predict_and_change)
+    assert predict_labels(model, X).shape == (1200, 1)
+    assert len(calls) == 3
+    with pytest.raises(RuntimeError, match=r"'binary_head.*changed while predict_labels ran"):
+        predict_labels(model, X)
+
+
+def make_wrapped(head):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = keras.Sequential([keras.Input((2,)), head])
+
+        def call(self, inputs):
+            return {"other": inputs, head.name: self.inner(inputs)}
+
+    model = Subclassed()
+    model.build((None, 2))
+    return model
+
+
+def make_steps(head):
+    inputs = keras.Input((3, 2))
+    return keras.Model(inputs, keras.layers.TimeDistributed(head)(inputs))
+
+
+@pytest.mark.parametrize("make", [make_wrapped, make_steps])
+def test_head_inside_other_layers_is_calibrated_on_its_logits(make):
+    """Far out, where float32 rounds probabilities to 1."""
+    head = BinaryHead(name="head")
+    model = make(head)
+    head.kernel.assign(20 * KERNEL[:, None])
+    head.bias.assign([20 * BIAS])
+    x, y = X, Y
+    if make is make_steps:
+        x, y = X.reshape(400, 3, 2), Y.reshape(400, 3)
+    logits = 20 * (X.astype("float64") @ KERNEL + BIAS)
+    done = calibrate(
+        model, x, {"other": np.zeros((1200, 2)), "head": y} if make is make_wrapped else y
+    )
+    assert done.slope == pytest.approx(fit_slope(logits, Y), rel=TOLERANCE)
+
+
 # -- refusals --------------------------------------------------------------------------------------
 
 SIDES = np.where(X @ KERNEL + BIAS > 0, 1, 0)
@@ -397,6 +533,7 @@ REFUSED = {
     "unknown_method": ({"method": "isotonic"}, "'temperature'.*'platt'.*method='isotonic'"),
     "separable": ({"y": SIDES}, r"every row is on its own side.*`method='platt'`"),
     "swapped": ({"y": 1 - Y}, "cannot fit a positive slope.*swapped labels"),
+    "offset": ({"shift": 9.0}, r"higher than those of negatives on average \(.*`method='platt'`"),
     "swapped_platt": ({"y": 1 - Y, "method": "platt"}, "cannot fit a positive slope"),
     "infinite": ({"x": X_INFINITE}, "needs finite logits. Received: inf"),
     "nan": ({"x": np.where(np.isinf(X_INFINITE), np.nan, X)}, "NaN for 1 of 1200 rows"),
@@ -410,7 +547,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_rows_leave_the_model(name):
     arguments, match = REFUSED[name]
-    model = make_model(0.5)
+    arguments = dict(arguments)
+    model = make_model(0.5, shift=arguments.pop("shift", 0.0))
     find_head(model).threshold = 0.3
     before = model.get_weights()
     with pytest.raises(ValueError, match=match):

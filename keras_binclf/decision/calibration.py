@@ -18,27 +18,28 @@ from keras_binclf.metrics import BrierScore, ExpectedCalibrationError
 OWNER = "calibrate"
 METHODS = ("temperature", "platt")
 MAX_STEPS = 100
-NO_SLOPE = (
-    f"{OWNER} cannot fit a positive slope: the logits of positives are no higher than those of "
-    "negatives. Expected: a model that ranks positives above negatives on the held-out rows. Look "
-    "for swapped labels, or rows in another order than their labels."
+NO_SLOPE = f"{OWNER} cannot fit a positive slope: the logits of positives are"
+NO_RANKING = (
+    f"{NO_SLOPE} no higher than those of negatives. Expected: a model that ranks positives above "
+    "negatives on the held-out rows. Look for swapped labels, or rows in another order than their "
+    "labels."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` fitted, `sigmoid(slope · logit + intercept)`, and what it changed.
+    """The result of `calibrate`: `sigmoid(slope · logit + intercept)`, and losses with and without.
 
     Args:
         method: str, `"temperature"` or `"platt"`.
-        slope: positive float, what the logits were multiplied by.
-        intercept: float, what was added to them then.
+        slope: positive float, the factor of the logits.
+        intercept: float, added to them after that.
         log_loss: pair of floats, the mean log loss before and after, in nats.
         brier_score: pair of floats, the Brier score before and after.
         expected_calibration_error: pair of floats, the error in 15 groups of equal width, before
             and after.
         threshold: pair of floats, the head's threshold before and after.
-        num_rows: int, the rows that counted.
+        num_rows: int, the number of rows with a positive weight.
 
     Example:
 
@@ -62,7 +63,7 @@ class Calibration:
 
     @property
     def temperature(self) -> float:
-        """What the logits were divided by; above 1 if the model was over-confident."""
+        """The divisor of the logits; above 1 if the model was over-confident."""
         return 1 / self.slope
 
     def __str__(self) -> str:
@@ -88,28 +89,34 @@ def calibrate(
     steps: int | None = None,
     head: str | BinaryHead | None = None,
 ) -> Calibration:
-    """Make the probabilities of a model agree with what happens on held-out rows.
+    """Calibrate the probabilities of a model on held-out rows.
 
-    Fits `sigmoid(slope · logit + intercept)` to the labels and folds slope and intercept into the
-    kernel and bias of the head: no new parameter, no cost at inference, and every export has it.
-    The order of the rows stays, and so do the labels: the head's threshold moves along with the
-    probabilities. (Tune it again, or set it to what the costs ask for: with calibrated
-    probabilities the threshold of the lowest expected cost is
-    `cost_fp / (cost_fp + cost_fn)`, Elkan 2001, https://cseweb.ucsd.edu/~elkan/rescale.pdf.)
+    Use it where a probability of 0.9 should mean that nine of ten such rows are positive. It fits
+    `sigmoid(slope · logit + intercept)` to the labels and folds slope and intercept into the kernel
+    and bias of the head: no new parameter, no cost at inference, and every export has it.
 
     - `"temperature"`: a slope alone, for a model that is over- or under-confident as a whole, as
-      neural networks often are: Guo et al. 2017, "On Calibration of Modern Neural Networks",
-      https://arxiv.org/abs/1706.04599. 0.5 stays 0.5.
-    - `"platt"`: slope and intercept, also for a model that is off on average, such as one trained
-      on resampled or reweighted classes: Platt 1999, "Probabilistic Outputs for Support Vector
-      Machines", with his smoothed labels `(P + 1) / (P + 2)` and `1 / (N + 2)`.
+      neural networks often are (Guo et al. 2017). A probability of 0.5 stays 0.5.
+    - `"platt"`: slope and intercept, also for a model whose probabilities are off on average, such
+      as one trained on resampled or reweighted classes (Platt 1999). Labels are smoothed to
+      `(P + 1) / (P + 2)` and `1 / (N + 2)`, where `P` and `N` are the effective numbers
+      `(sum w)² / sum w²` of positive and negative rows with the weights `w`: without weights, the
+      numbers of rows.
 
-    Both are convex and are fitted by Newton's method with a line search (Lin, Lin and Weng 2007,
-    https://doi.org/10.1007/s10994-007-5018-6), in float64 on the logits, so that probabilities
-    which float32 rounds to 0 or 1 count for what they are.
+    Both are convex and are fitted by Newton's method with a line search (Lin, Lin and Weng 2007),
+    in float64 on the logits, so that probabilities that float32 rounds to 0 or 1 keep their logits.
+
+    The order of the rows stays, and so do the labels: the head's threshold moves along with the
+    probabilities. Tune it again, or set it to the threshold of the lowest expected cost, which for
+    calibrated probabilities is `cost_fp / (cost_fp + cost_fn)` (Elkan 2001).
 
     Use rows that the model was not trained on, with the shares of classes that it will meet, and
-    others again to judge the result.
+    other rows to judge the result.
+
+    The model does not change while logits are computed. At the end kernel, bias and threshold are
+    set one after the other, under a lock that `predict_labels`, `predict_class_names` and
+    `tune_threshold` take too, so that in other threads they see all of the change or none. Another
+    thread that calls `model.predict` at that moment may see a part of it.
 
     Args:
         model: Keras model with a `BinaryHead` as one of its output layers.
@@ -117,8 +124,9 @@ def calibrate(
             `tune_threshold`. It is read once.
         y: labels 0 and 1 of shape `(n,)` or `(n, 1)`, where `x` are features. Defaults to `None`.
         method: `"temperature"` or `"platt"`. Defaults to `"temperature"`.
-        sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Weight 2 is the row twice.
-            Defaults to `None`.
+        sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. A factor common to all
+            changes nothing. Weight 2 is the row twice, but for the smoothing of `"platt"`, which
+            counts it as one row. Defaults to `None`.
         batch_size: int, rows per batch where `x` are features. Defaults to `None`.
         steps: positive int, batches to take from a data set, needed where it has no end. Defaults
             to `None`.
@@ -150,6 +158,16 @@ def calibrate(
     assert done.temperature > 1
     assert done.log_loss[1] < done.log_loss[0]
     ```
+
+    References:
+        - Guo et al. 2017, "On Calibration of Modern Neural Networks",
+          https://arxiv.org/abs/1706.04599
+        - Platt 1999, "Probabilistic Outputs for Support Vector Machines and Comparisons to
+          Regularized Likelihood Methods"
+        - Lin, Lin and Weng 2007, "A Note on Platt's Probabilistic Outputs for Support Vector
+          Machines", https://doi.org/10.1007/s10994-007-5018-6
+        - Elkan 2001, "The Foundations of Cost-Sensitive Learning",
+          https://cseweb.ucsd.edu/~elkan/rescale.pdf
     """
     check_choice(method, "method", OWNER, METHODS)
     chosen = choose_head(model, head, OWNER)
@@ -164,7 +182,7 @@ def calibrate(
         return _calibrate(chosen, method, rows)
 
 
-def _calibrate(chosen: BinaryHead, method: str, rows: ScoredRows) -> Calibration:
+def _calibrate(head: BinaryHead, method: str, rows: ScoredRows) -> Calibration:
     """Fit slope and intercept to rows with logits, and fold them into the head."""
     check_both_classes(OWNER, rows)
     if not np.isfinite(rows.outputs).all():
@@ -172,13 +190,11 @@ def _calibrate(chosen: BinaryHead, method: str, rows: ScoredRows) -> Calibration
             f"{OWNER} needs finite logits. Received: {np.abs(rows.outputs).max()}. Look for "
             "infinity in the features, else in the weights."
         )
+    # A common factor changes nothing, but its sum or square may leave the range of floats.
+    rows = dataclasses.replace(rows, weights=rows.weights / rows.weights.max())
     slope, intercept = _fit_temperature(rows) if method == "temperature" else _fit_platt(rows)
-    before = chosen.threshold
-    after = _move_threshold(before, slope, intercept)
-    chosen.kernel.assign(ops.multiply(chosen.kernel, slope))
-    if chosen.bias is not None:
-        chosen.bias.assign(ops.add(ops.multiply(chosen.bias, slope), intercept))
-    chosen.threshold = after
+    before = head.threshold
+    after = _fold(head, slope, intercept)
     moved = dataclasses.replace(rows, outputs=slope * rows.outputs + intercept)
     return Calibration(
         method=method,
@@ -190,16 +206,31 @@ def _calibrate(chosen: BinaryHead, method: str, rows: ScoredRows) -> Calibration
             _evaluate(ExpectedCalibrationError, rows),
             _evaluate(ExpectedCalibrationError, moved),
         ),
-        threshold=(before, chosen.threshold),
+        threshold=(before, after),
         num_rows=len(rows.labels),
     )
+
+
+def _fold(head: BinaryHead, slope: float, intercept: float) -> float:
+    """Fold slope and intercept into kernel and bias, move the threshold along, and return it.
+
+    All values are computed before the first is set.
+    """
+    threshold = _move_threshold(head.threshold, slope, intercept)
+    kernel = ops.multiply(head.kernel, slope)
+    bias = None if head.bias is None else ops.add(ops.multiply(head.bias, slope), intercept)
+    head.kernel.assign(kernel)
+    if head.bias is not None:
+        head.bias.assign(bias)
+    head.threshold = threshold
+    return head.threshold
 
 
 def _fit_temperature(rows: ScoredRows) -> tuple[float, float]:
     """Return the slope of least log loss, and no intercept."""
     signed = rows.outputs * (2 * rows.labels - 1)
     if np.average(signed, weights=rows.weights) <= 0:
-        raise ValueError(NO_SLOPE)
+        raise ValueError(_explain_temperature(rows))
     if signed.min() >= 0:
         raise ValueError(
             f"{OWNER} cannot fit a temperature: every row is on its own side of the logit 0, so "
@@ -219,17 +250,38 @@ def _fit_platt(rows: ScoredRows) -> tuple[float, float]:
             f"{OWNER} cannot fit a slope: all {len(rows.outputs)} rows have the logit "
             f"{rows.outputs[0]:g}. Expected: a model that tells rows apart."
         )
-    positives = rows.weights[rows.labels == 1].sum()
-    negatives = rows.weights[rows.labels == 0].sum()
+    positives, negatives = (_count_effective(rows.weights[rows.labels == i]) for i in (1, 0))
     targets = np.where(rows.labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     # Newton's steps do not depend on scale or origin, its first one does: start from unit logits.
     centre, scale = rows.outputs.mean(), rows.outputs.std()
     columns = np.stack([(rows.outputs - centre) / scale, np.ones_like(rows.outputs)], axis=1)
-    start = np.array([0.0, math.log((positives + 1) / (negatives + 1))])
+    share = np.average(targets, weights=rows.weights)
+    start = np.array([0.0, math.log(share) - math.log1p(-share)])
     slope, intercept = _minimise(columns, targets, rows.weights, start)
     if slope <= 0:
-        raise ValueError(NO_SLOPE)
+        raise ValueError(NO_RANKING)
     return float(slope / scale), float(intercept - slope * centre / scale)
+
+
+def _explain_temperature(rows: ScoredRows) -> str:
+    """Say whether the ranking or only the offset keeps a temperature from helping."""
+    means = [
+        np.average(rows.outputs[rows.labels == i], weights=rows.weights[rows.labels == i])
+        for i in (0, 1)
+    ]
+    if means[1] <= means[0]:
+        return NO_RANKING
+    return (
+        f"{NO_SLOPE} higher than those of negatives on average ({means[1]:.4g} and {means[0]:.4g}),"
+        " but not on the two sides of 0: the probabilities are off on average, and a temperature "
+        "alone would pull them towards 0.5. Use `method='platt'`, which fits an offset too."
+    )
+
+
+def _count_effective(weights: Array) -> float:
+    """Return Kish's effective number of rows: the number of them where all weigh the same."""
+    weights = weights / weights.max()
+    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def _minimise(columns: Array, targets: Array, weights: Array, start: Array) -> Array:

@@ -1,5 +1,6 @@
 """The labels that a model gives, by number and by name."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ from keras_binclf._data.tables import is_dataset
 from keras_binclf.layers import BinaryHead
 
 OWNER = "predict_labels"
+MAX_TRIES = 10  # predictions, where another thread changes the head meanwhile
 
 
 def predict_labels(
@@ -41,6 +43,7 @@ def predict_labels(
         TypeError: if `model` is no Keras model.
         ValueError: if the head cannot be found, if it is not known which output it emits, if
             any probability is NaN, or if the threshold is not in (0, 1).
+        RuntimeError: if another thread keeps changing the weights of the head.
 
     Example:
 
@@ -58,10 +61,24 @@ def predict_labels(
     chosen = choose_head(model, head, OWNER)
     x, num_rows = _prepare(model, x)
     with hold(chosen):
-        outputs = model.predict(x, batch_size=batch_size, verbose=verbose)
-        outputs = select_output(model, chosen, outputs)[:num_rows]
-        check_defined(outputs)
-        return np.asarray(ops.convert_to_numpy(chosen.labels(outputs)))
+        for _ in range(1 if isinstance(x, Iterator) else MAX_TRIES):
+            before = _read_weights(chosen)
+            outputs = model.predict(x, batch_size=batch_size, verbose=verbose)
+            outputs = select_output(model, chosen, outputs)[:num_rows]
+            check_defined(outputs)
+            labels = np.asarray(ops.convert_to_numpy(chosen.labels(outputs)))
+            if all(map(np.array_equal, before, _read_weights(chosen))):
+                return labels
+    raise RuntimeError(
+        f"The weights of BinaryHead {chosen.name!r} changed while {OWNER} ran: another thread sets "
+        "them, as `fit` and `set_weights` do. Expected: weights that stay, since scores before "
+        "and after a change have different thresholds. Predict with a copy of the model."
+    )
+
+
+def _read_weights(head: BinaryHead) -> list[np.ndarray[Any, Any]]:
+    """Return kernel, bias and threshold; none where the head is not built."""
+    return [np.array(ops.convert_to_numpy(weight)) for weight in head.weights]
 
 
 def _prepare(model: keras.Model, x: Any) -> tuple[Any, int | None]:

@@ -1,10 +1,10 @@
-"""From scores to counts to curves, without state: what all threshold metrics are made of.
+"""From scores to counts to curves: the pure functions under all metrics with thresholds.
 
     scores ─▶ bins, evenly spaced in the logit ─▶ weighted counts ─▶ confusion tables ─▶ values
 
-Bins run from the highest scores to the lowest, so that a cumulative sum is what a threshold labels
-positive. A probability lies in bin `b` if its logit lies in `(edge[b], edge[b − 1]]`, with
-`edge[b] = 16 − (b + 1) · 32 / num_bins`; what lies beyond goes to the first or the last bin. So a
+Bins run from the highest scores to the lowest, so that a cumulative sum counts the rows that a
+threshold labels positive. A probability lies in bin `b` if its logit lies in `(edge[b], edge[b − 1]]`, with
+`edge[b] = 16 − (b + 1) · 32 / num_bins`; scores beyond go to the first or the last bin. So a
 threshold at an edge labels a bin as a whole, and a score that equals the threshold is negative.
 ±16 is where float32 probabilities end: the largest below 1 has a logit of 16.6. The logit, rather
 than the probability, because there a rare class, whose scores all lie under 0.01, gets as many bins
@@ -56,9 +56,9 @@ def sum_by(values: Tensor, places: Tensor, num_places: int) -> Tensor:
 
 
 def add(state: Tensor, increment: Tensor) -> Tensor:
-    """Add to sums and remember what float32 rounded away (Kahan 1965, doi:10.1145/363707.363723).
+    """Add to sums and keep the rounding errors of float32 (Kahan 1965, doi:10.1145/363707.363723).
 
-    `state[0]` is the rounded sum, `state[1]` what it has too much of. A plain float32 sum stays at
+    `state[0]` is the rounded sum, `state[1]` its excess. A plain float32 sum stays at
     2²⁴ when ones are added to it; this one does not.
     """
     if _is_without_data(state) and not _is_without_data(increment):
@@ -85,8 +85,7 @@ def tabulate(counts: Tensor) -> Confusion:
 
 
 def tabulate_at(counts: Tensor) -> Confusion:
-    """Return the one confusion table of counts in two bins; all NaN if any row was invalid."""
-    counts = ops.where(ops.isnan(ops.sum(counts)), math.nan, counts)
+    """Return the one confusion table of counts in two bins."""
     return Confusion(tp=counts[1, 0], fp=counts[0, 0], fn=counts[1, 1], tn=counts[0, 1], xp=ops)
 
 

@@ -1,4 +1,4 @@
-"""What all metrics have in common: what they take, how they add it up, which way is better."""
+"""The base of all metrics: it checks a batch, adds it up, and knows the direction."""
 
 import math
 from typing import Any
@@ -7,7 +7,13 @@ import keras
 from keras import ops
 
 from keras_binclf._registry import Saved
-from keras_binclf._validation import Tensor, check_bool, check_integer_at_least, error_message
+from keras_binclf._validation import (
+    Tensor,
+    check_bool,
+    check_integer_at_least,
+    check_plain_numbers,
+    error_message,
+)
 from keras_binclf.metrics import _histogram
 
 MIN_BINS = 64
@@ -64,13 +70,15 @@ class BinaryMetric(Saved, keras.metrics.Metric):
         """Return the value over all batches so far.
 
         Returns:
-            Scalar tensor; NaN where there were no rows, or invalid ones, or where the value is
-            not defined.
+            Scalar tensor; NaN where there were no rows, or invalid ones, where the sum of the
+            weights is too large for float32, or where the value is not defined.
         """
-        return self._evaluate(_histogram.total(self._sums.value))
+        sums = _histogram.total(self._sums.value)
+        # The sum of all counts is NaN after an invalid row, and infinite where weights overflow.
+        return ops.where(ops.isfinite(ops.sum(sums)), self._evaluate(sums), math.nan)
 
     def objective(self) -> Any:
-        """Return what Keras Tuner has to search for: this metric on validation data, and its way.
+        """Return the objective for Keras Tuner: this metric on validation data, and its direction.
 
         Returns:
             A `keras_tuner.Objective` with the name `"val_<name>"` and the direction. (Given the
@@ -96,7 +104,7 @@ class BinaryMetric(Saved, keras.metrics.Metric):
 
 
 def get_direction(metric: keras.metrics.Metric) -> str:
-    """Return which way a metric gets better in the words of Keras Tuner, `"max"` or `"min"`."""
+    """Return the direction of a metric in the words of Keras Tuner, `"max"` or `"min"`."""
     return {"up": "max", "down": "min"}[metric._direction]
 
 
@@ -163,6 +171,7 @@ def _full_precision(dtype: Any) -> str:
 
 
 def _to_numbers(value: Any, name: str, owner: str, dtype: str) -> Tensor:
+    check_plain_numbers(value, name, owner)
     first = value
     while isinstance(first, list | tuple) and first:
         first = first[0]
