@@ -334,6 +334,19 @@ def test_calibration_bin_has_its_upper_end():
     np.testing.assert_allclose(evaluate(ExpectedCalibrationError(4), y, p), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_groups", [3, 7, 15, 25, 100])
+def test_probabilities_beside_an_edge_are_in_the_group_of_the_oracle(num_groups):
+    edges = (np.arange(1, num_groups) / num_groups).astype("float32")
+    p = np.concatenate(
+        [np.nextafter(edges, np.float32(0)), edges, np.nextafter(edges, np.float32(1))]
+    )
+    y = (np.arange(len(p)) % 3 == 0).astype("float32")
+    expected = reference.calibration_error(y, p, num_groups)
+    # float32 sums of up to 300 gaps; one row in the wrong group is more than 1e-3.
+    value = evaluate(ExpectedCalibrationError(num_groups), y, p)
+    np.testing.assert_allclose(value, expected, atol=2e-6)
+
+
 @pytest.mark.parametrize("num_groups", [1, 3, 15, 60])
 def test_quantile_calibration_error_is_that_of_equally_many_rows(num_groups):
     y, p = spread_rows()
@@ -455,6 +468,48 @@ def test_without_rows_the_result_is_nan(make):
     assert math.isnan(float(make().result()))
     assert math.isnan(evaluate(make(), np.zeros(0), np.zeros(0)))
     assert math.isnan(evaluate(make(), np.ones(2), np.full(2, 0.3), np.zeros(2)))
+
+
+@EVERY_METRIC
+def test_weights_whose_sum_overflows_give_nan_or_the_right_value(make):
+    y, p = spread_rows(8)
+    value = evaluate(make(), y, p, np.full(8, 3e38, "float32"))
+    assert math.isnan(value)
+    metric = make()
+    for i in range(8):
+        metric.update_state(y[i : i + 1], p[i : i + 1], np.full(1, 3e38, "float32"))
+    assert math.isnan(float(metric.result()))
+
+
+@EVERY_METRIC
+@pytest.mark.parametrize("factor", [1e-30, 1e-20, 1e30])
+def test_factor_common_to_all_weights_changes_nothing(make, factor):
+    y, p = rows(100, decimals=1)
+    w = weights_of(len(y))
+    expected = evaluate(make(), y, p, w)
+    # Weights are rounded to float32.
+    value = evaluate(make(), y, p, (w * np.float64(factor)).astype("float32"))
+    np.testing.assert_allclose(value, expected, rtol=3e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ma.array([0, 0, 1, 1], mask=[0, 1, 0, 1]), "without masked values"),
+        (np.array([0, 0, 1, 1]) + 1j, "must be real numbers"),
+    ],
+)
+def test_masked_and_complex_values_are_refused(value, message):
+    y, p = np.array([0, 0, 1, 1]), np.array([0.1, 0.9, 0.8, 0.2], "float32")
+    for name, batch in {
+        "y_true": (value, p),
+        "y_pred": (y, value * 0.5),
+        "sample_weight": (y, p, value),
+    }.items():
+        with pytest.raises(
+            TypeError, match=f"`{name}` of ThresholdMetric 'f1' {message}|{message}"
+        ):
+            ThresholdMetric().update_state(*batch)
 
 
 INVALID = {

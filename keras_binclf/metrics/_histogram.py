@@ -3,9 +3,10 @@
     scores ─▶ bins, evenly spaced in the logit ─▶ weighted counts ─▶ confusion tables ─▶ values
 
 Bins run from the highest scores to the lowest, so that a cumulative sum counts the rows that a
-threshold labels positive. A probability lies in bin `b` if its logit lies in `(edge[b], edge[b − 1]]`, with
-`edge[b] = 16 − (b + 1) · 32 / num_bins`; scores beyond go to the first or the last bin. So a
-threshold at an edge labels a bin as a whole, and a score that equals the threshold is negative.
+threshold labels positive. A probability lies in bin `b` if its logit lies in
+`(edge[b], edge[b − 1]]`, with `edge[b] = 16 − (b + 1) · 32 / num_bins`; scores beyond go to the
+first or the last bin. So a threshold at an edge labels a bin as a whole, and a score that equals
+the threshold is negative.
 ±16 is where float32 probabilities end: the largest below 1 has a logit of 16.6. The logit, rather
 than the probability, because there a rare class, whose scores all lie under 0.01, gets as many bins
 as a balanced one.

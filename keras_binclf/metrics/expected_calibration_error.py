@@ -2,12 +2,25 @@
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_binclf._registry import register
 from keras_binclf._validation import Tensor, check_choice, check_integer_at_least
 from keras_binclf.metrics import _histogram
 from keras_binclf.metrics.base import BinaryMetric, check_num_bins
+
+
+def _find_edges(num_groups: int, dtype: str) -> np.ndarray[Any, Any]:
+    """Return the largest float of `dtype` in each group, after one that is in none.
+
+    A float is above `i / num_groups` exactly where it is above the largest float up to there.
+    """
+    exact = np.arange(num_groups + 1) / num_groups
+    edges = exact.astype(dtype)
+    edges = np.where(edges > exact, np.nextafter(edges, edges.dtype.type(0)), edges)
+    edges[-1] = np.inf  # Nothing is above the last group.
+    return edges
 
 
 @register
@@ -94,10 +107,16 @@ class ExpectedCalibrationError(BinaryMetric):
         return ops.sum(ops.abs(gaps)) / ops.sum(weights)
 
     def _find_uniform_bins(self, probabilities: Tensor) -> Tensor:
-        places = ops.ceil(probabilities * self.num_calibration_bins) - 1
-        places = ops.clip(places, 0, self.num_calibration_bins - 1)
+        """Return the group `(i / n, (i + 1) / n]` of each probability; 0 belongs to the first."""
+        n = self.num_calibration_bins
+        places = ops.ceil(probabilities * n) - 1
         places = ops.where(ops.isnan(places), ops.zeros_like(places), places)
-        return ops.cast(places, "int32")
+        places = ops.cast(ops.clip(places, 0, n - 1), "int32")
+        # The product is rounded, so that a probability beside an edge may be one group off.
+        edges = ops.convert_to_tensor(_find_edges(n, self.dtype))
+        above = probabilities > ops.take(edges, places + 1)
+        below = ops.logical_and(probabilities <= ops.take(edges, places), places > 0)
+        return places + ops.cast(above, "int32") - ops.cast(below, "int32")
 
     def _find_groups(self, weights: Tensor) -> Tensor:
         """Return which of the equally heavy groups each bin belongs to, by its middle."""
