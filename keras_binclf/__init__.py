@@ -3,6 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+try:
+    importlib.import_module("keras")
+except ModuleNotFoundError as error:
+    from keras_binclf._missing import explain_missing
+
+    raise explain_missing(error) from error
+
 from keras_binclf._version import __version__
 from keras_binclf.callbacks import AdamMomentLogger, ThresholdTuner
 from keras_binclf.decision import (
@@ -73,7 +80,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs a package that takes long, when it is first asked for."""
+    """Import a part of the package that needs a heavy package, when it is first asked for."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     room = _LAZY[name]

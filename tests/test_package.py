@@ -18,7 +18,7 @@ PACKAGE = ROOT / "keras_binclf"
 # A module imports only from rooms above it (docs/design.md).
 ROOMS = [
     ("_version",),
-    ("_registry", "_validation"),
+    ("_missing", "_registry", "_validation"),
     ("_layer_state",),
     ("layers",),
     ("metrics",),
@@ -248,3 +248,45 @@ print(json.dumps([said.getvalue(), loaded]))
 def test_missing_attribute_is_an_error_as_of_any_module():
     with pytest.raises(AttributeError, match="module 'keras_binclf' has no attribute 'plot'"):
         _ = keras_binclf.plot
+
+
+@pytest.mark.parametrize("name", ["BinaryClassifierHyperModel", "build_best", "tuner"])
+def test_search_without_keras_tuner_names_the_command_that_installs_it(monkeypatch, name):
+    for module in [key for key in sys.modules if key.startswith("keras_binclf.tuner")]:
+        monkeypatch.delitem(sys.modules, module)
+    # Once imported, the room is an attribute of the package.
+    monkeypatch.delattr(keras_binclf, "tuner", raising=False)
+    monkeypatch.setitem(sys.modules, "keras_tuner", None)
+    message = r"needs Keras Tuner .*installed: keras_tuner\. `pip install keras-tuner`"
+    with pytest.raises(ModuleNotFoundError, match=message):
+        getattr(keras_binclf, name)
+    # Everything else is there.
+    assert keras_binclf.Predictor is not None
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_missing_backend_names_the_command_and_the_other_backends(backend):
+    from keras_binclf._missing import explain_missing
+
+    error = explain_missing(ModuleNotFoundError(f"No module named {backend!r}", name=backend))
+    assert error.name == backend
+    assert f"`pip install {backend}`" in str(error)
+    assert "KERAS_BACKEND" in str(error)
+    assert str(error).count(repr(backend)) == 0
+
+
+def test_import_without_the_backend_of_keras_names_the_command():
+    code = """
+import sys
+sys.modules["tensorflow"] = None
+try:
+    import keras_binclf
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    env = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
+    )
+    assert "keras_binclf needs tensorflow" in done.stdout
+    assert "`pip install tensorflow`" in done.stdout
