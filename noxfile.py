@@ -2,14 +2,17 @@
 
 `.ci/run` installs nox and runs all of them; `.ci/run NAME ...`, or `nox -s NAME ...`, runs some.
 
-TensorFlow takes 2 GB in each environment. Where the variable CI is set, an environment is removed
-after the last session that uses it, so that only one exists at a time.
+TensorFlow takes 2 GB in each environment. When `.ci/run` runs all sessions, it sets
+KERAS_BINCLF_DROP_ENVIRONMENTS: an environment is removed after the last session that uses it, so
+that only one exists at a time.
 """
 
+import contextlib
 import os
 import re
 import shutil
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -19,19 +22,20 @@ WORK = ROOT / ".nox" / "work"
 """Files that one session leaves for another."""
 
 TORCH = "torch==2.13.0"  # its CPU build; a plain `torch` takes gigabytes of CUDA
-ON_CI = bool(os.environ.get("CI"))
-
-# Tests of these files do not depend on the backend, so they run on TensorFlow only.
-NO_BACKEND = ["tests/test_package.py", "tests/test_fuzz.py", "tests/test_describe.py"]
+DROP = bool(os.environ.get("KERAS_BINCLF_DROP_ENVIRONMENTS"))
 
 # On JAX most of the time goes into compiling: the compiler is told not to optimize, and to share
-# compiled functions among tests. The other backends run the examples and tutorials.
+# compiled functions among tests. The other backends run the examples, the
+# tutorials and the descriptions of files.
 JAX = {
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     "JAX_COMPILATION_CACHE_DIR": str(WORK / "jax_cache"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
-NOT_ON_JAX = ["tests/test_documentation.py", "tests/test_tutorials.py"]
+NOT_ON_JAX = ["tests/test_describe.py", "tests/test_documentation.py", "tests/test_tutorials.py"]
+
+# `pyproject.toml` deselects tests marked `slow`; only the README's command needs that.
+WITH_SLOW = ["-m", ""]
 
 # Examples, random files and values of single metrics are for the newest versions.
 NOT_ON_LOWEST = [
@@ -63,8 +67,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def drop(name: str) -> None:
-    """Remove an environment after its last session, where disks are small."""
-    if ON_CI:
+    """Remove an environment after its last session, when all sessions run."""
+    if DROP:
         shutil.rmtree(ROOT / ".nox" / name, ignore_errors=True)
 
 
@@ -91,9 +95,21 @@ def run_with_backends(session: nox.Session, *arguments: str, **env: str) -> None
 
 
 def test_backend(session: nox.Session, backend: str, *arguments: str, **env: str) -> None:
-    """Run tests on a backend, and fail where a backend that tests ask for is missing."""
+    """Run tests on a backend, and fail where a backend that tests ask for is missing.
+
+    `tests/conftest.py` leaves those that are marked `once` to TensorFlow.
+    """
     env |= {"KERAS_BACKEND": backend, "KERAS_BINCLF_REQUIRE_BACKENDS": "tensorflow,jax,torch"}
     run_with_backends(session, "python", "-m", "pytest", *arguments, *session.posargs, **env)
+
+
+@contextlib.contextmanager
+def jax_cache() -> Iterator[dict[str, str]]:
+    """Give the variables of `JAX`, with an empty cache that is removed in the end."""
+    cache = JAX["JAX_COMPILATION_CACHE_DIR"]
+    shutil.rmtree(cache, ignore_errors=True)
+    yield JAX
+    shutil.rmtree(cache, ignore_errors=True)
 
 
 @nox.session(venv_backend="none", requires=["backends"])
@@ -116,22 +132,21 @@ def docs(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["backends"])
 def cross(session: nox.Session) -> None:
     """Load on JAX and PyTorch what was saved on TensorFlow."""
-    test_backend(session, "tensorflow", "tests/test_cross_backend.py")
+    with jax_cache() as env:
+        test_backend(session, "tensorflow", *WITH_SLOW, "tests/test_cross_backend.py", **env)
 
 
 @nox.session(venv_backend="none", requires=["backends"])
 def jax(session: nox.Session) -> None:
     """Run the tests on JAX."""
-    cache = Path(JAX["JAX_COMPILATION_CACHE_DIR"])
-    shutil.rmtree(cache, ignore_errors=True)
-    test_backend(session, "jax", *ignore(NO_BACKEND + NOT_ON_JAX), **JAX)
-    shutil.rmtree(cache, ignore_errors=True)
+    with jax_cache() as env:
+        test_backend(session, "jax", *WITH_SLOW, *ignore(NOT_ON_JAX), **env)
 
 
 @nox.session(venv_backend="none", requires=["backends"])
 def torch(session: nox.Session) -> None:
     """Run the tests on PyTorch."""
-    test_backend(session, "torch", *ignore(NO_BACKEND))
+    test_backend(session, "torch", *WITH_SLOW)
 
 
 @nox.session(venv_backend="none", requires=["backends"])
@@ -172,7 +187,7 @@ def readme(session: nox.Session) -> None:
     had_environment = (ROOT / ".venv").exists()
     check_quickstart(session, ["bash", "-euc", quickstart])
     session.run("bash", "-euc", tests, external=True)
-    if ON_CI and not had_environment:
+    if DROP and not had_environment:
         shutil.rmtree(ROOT / ".venv")
 
 
@@ -196,7 +211,7 @@ def lowest(session: nox.Session) -> None:
     session.log(" ".join(pins))
     session.install("-q", *pins, "hypothesis", "pytest", "pytest-xdist")
     session.install("-q", "--no-deps", "-e", ".")
-    session.run("python", "-m", "pytest", *ignore(NOT_ON_LOWEST), *session.posargs)
+    session.run("python", "-m", "pytest", *WITH_SLOW, *ignore(NOT_ON_LOWEST), *session.posargs)
     drop("lowest")
 
 

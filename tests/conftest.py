@@ -12,14 +12,20 @@ import keras
 import pytest
 
 SLOW_FIRST = (
-    "test_search.py",
-    "test_export.py",
-    "test_documentation.py",
     "test_adam_moment_logger.py",
     "test_search_projects.py",
     "test_contract.py",
+    "test_search.py",
+    "test_cross_backend.py",
+    "test_documentation.py",
+    "test_export.py",
+    "test_composition.py",
+    "test_hyper_model.py",
+    "test_adam_oracle.py",
+    "test_threshold_tuner.py",
+    "test_plots.py",
 )
-"""Files that take a minute and more: at the end, they would leave one of two workers idle."""
+"""Files that take half a minute and more: at the end, they would leave one of two workers idle."""
 
 CELLS: dict[tuple[str, str], bool] = {}
 DIFFERENCES: dict[tuple[str, str], float] = {}
@@ -35,8 +41,18 @@ def _fresh_keras():
     keras.config.set_dtype_policy("float32")
 
 
-def pytest_collection_modifyitems(items):
-    """Run the slow files first; each worker takes a whole file at a time."""
+def is_once(item):
+    return item.get_closest_marker("once") is not None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Run the slow files first, and tests marked `once` on TensorFlow only.
+
+    Each worker takes a whole file at a time, so that module fixtures are made once.
+    """
+    if keras.backend.backend() != "tensorflow":
+        config.hook.pytest_deselected(items=[item for item in items if is_once(item)])
+        items[:] = [item for item in items if not is_once(item)]
     places = {name: place for place, name in enumerate(SLOW_FIRST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 

@@ -414,6 +414,7 @@ def read_memory(key):
     return int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
+@pytest.mark.once
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory in the way of Linux")
 @pytest.mark.parametrize("make", hostile_files.HOSTILE)
 def test_hostile_file_costs_little_and_ends_in_text_or_one_line(make, tmp_path, capsys):

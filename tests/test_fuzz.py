@@ -10,6 +10,7 @@ from pathlib import Path
 import fuzz
 import pytest
 
+pytestmark = pytest.mark.once
 CASES = int(os.environ.get("KERAS_BINCLF_FUZZ", "150"))
 
 

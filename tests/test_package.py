@@ -13,6 +13,7 @@ import pytest
 
 import keras_binclf
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_binclf"
 # A module imports only from rooms above it (docs/design.md).

@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from keras_binclf import BinaryClassifierHyperModel, plots
 
+# No model is trained: the trials are written down.
+pytestmark = pytest.mark.once
 VERMILION = "#D55E00"
 BELOW, BELOW_BAND = -0.15, 0.06
 
