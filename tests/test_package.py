@@ -156,6 +156,58 @@ def find_function(path, line):
     return None
 
 
+# Private attributes of Keras and its backends, each with the one function that touches it.
+PRIVATE = {
+    "_flatten_layers": {"iterate_layers"},
+    "_keras_history": {"_emits"},
+    "_direction": {"get_direction"},
+    "_velocity_hats": {"list_moments"},
+    # That of an optimizer, and that of a layer.
+    "_trainable_variables": {"list_moments", "list_parts"},
+    "_non_trainable_variables": {"list_parts"},
+    "_layers": {"list_parts"},
+    "_value": {"_read_values"},
+    "_iterations": {"get_counter"},
+    "_u_product": {"get_product"},
+    "_jax_state": {"__call__"},
+    "_jax_state_synced": {"__call__"},
+    "_registry": {"_read_registry"},
+}
+NOT_PRIVATE = {"_replace", "_repr_png_"}  # of named tuples, and of IPython
+
+
+def private_attributes_of(path):
+    """Private attributes that a file reads of objects of others: name and line."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    own = {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
+    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    found = [
+        (node.attr, node.lineno)
+        for node in attributes
+        if getattr(node.value, "id", None) not in ("self", "cls")
+    ]
+    found += [
+        (node.args[1].value, node.lineno)
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", None) in ("getattr", "hasattr")
+        and isinstance(node.args[1], ast.Constant)
+    ]
+    is_private = re.compile(r"_[a-z]").match
+    yield from ((n, line) for n, line in found if is_private(n) and n not in own | NOT_PRIVATE)
+
+
+def test_private_attributes_of_keras_are_each_touched_in_one_function():
+    found = {}
+    for path in MODULES:
+        for name, line in private_attributes_of(path):
+            found.setdefault(name, set()).add(find_function(path, line))
+    assert found == PRIVATE
+    page = (ROOT / "docs" / "design.md").read_text()
+    assert [name for name in found if f"{name}`" not in page] == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_importing_a_module_brings_in_nothing_heavy(path):
     """Keras imports scikit-learn and pandas where they are, so only the source can tell."""

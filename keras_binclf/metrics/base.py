@@ -103,9 +103,10 @@ class BinaryMetric(Saved, keras.metrics.Metric):
         raise NotImplementedError
 
 
-def get_direction(metric: keras.metrics.Metric) -> str:
-    """Return the direction of a metric in the words of Keras Tuner, `"max"` or `"min"`."""
-    return {"up": "max", "down": "min"}[metric._direction]
+def get_direction(metric: keras.metrics.Metric) -> str | None:
+    """Return `"max"` or `"min"`, or None for a metric that does not say which way is better."""
+    # Keras has no public name for it.
+    return {"up": "max", "down": "min"}.get(getattr(metric, "_direction", None) or "")
 
 
 def check_num_bins(value: Any, owner: str) -> int:

@@ -52,15 +52,15 @@ class CompiledModel:
         self._head = head
         self._inputs = inputs
         self._count = count
-        self._layers = list(iterate_layers(model))
-        self._parts = list_parts(self._layers)
+        self._all_layers = list(iterate_layers(model))
+        self._parts = list_parts(self._all_layers)
         self._variables: list[keras.Variable] = model.variables
         self._runs: dict[Any, Run] = {}
-        self._use_xla = _supports_xla(self._layers)
+        self._use_xla = _supports_xla(self._all_layers)
 
     def is_current(self) -> bool:
         """Whether the model still has the variables and layers that were compiled."""
-        parts = list_parts(self._layers)
+        parts = list_parts(self._all_layers)
         return len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
 
     def __call__(self, arrays: list[Array]) -> Array:

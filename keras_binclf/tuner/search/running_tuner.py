@@ -52,13 +52,9 @@ def check_objective(given: Any, own: Any, metrics: Sequence[keras.metrics.Metric
     if given.name == "default_objective":
         raise ValueError(f"The tuner has no objective. {HINT}")
     several = getattr(given, "objectives", None)
-    directions = {
-        f"val_{metric.name}": get_direction(metric)
-        for metric in metrics
-        if getattr(metric, "_direction", None)
-    }
+    directions = {f"val_{metric.name}": get_direction(metric) for metric in metrics}
     for objective in several or [given]:
-        right = directions.get(objective.name, objective.direction)
+        right = directions.get(objective.name) or objective.direction
         if objective.direction != right:
             raise ValueError(
                 f"The tuner would make {objective.name!r} worse: it has the direction "

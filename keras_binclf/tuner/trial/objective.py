@@ -14,6 +14,7 @@ from keras_binclf.metrics import (
     ExpectedCalibrationError,
     ThresholdMetric,
 )
+from keras_binclf.metrics.base import get_direction
 from keras_binclf.metrics.scores import SCORES
 
 BEST = "best_"
@@ -39,7 +40,7 @@ def make_score(score: Any, owner: str) -> keras.metrics.Metric:
     if not isinstance(score, keras.metrics.Metric):
         expected = "the name of a score, or a metric such as `BinaryAUC()`"
         raise TypeError(error_message("score", owner, expected, score))
-    if getattr(score, "_direction", None) not in ("up", "down"):
+    if get_direction(score) is None:
         expected = "a metric that says which way is better"
         hint = "Set `metric._direction` to 'up' or 'down', as the metrics of Keras do."
         raise ValueError(error_message("score", owner, expected, score, hint))
