@@ -17,7 +17,7 @@ from keras_binclf import (
 )
 from keras_binclf._data.forward import Forward, hides_steps, hold
 from keras_binclf._data.heads import list_heads
-from keras_binclf.layers.binary_head import emit_logits
+from keras_binclf.layers.emission import emit_logits
 
 RANDOM = np.random.default_rng(0)
 LENGTHS = RANDOM.integers(1, 7, 40)

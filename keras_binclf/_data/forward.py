@@ -14,7 +14,7 @@ from keras_binclf._data.heads import select_tensor
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
-from keras_binclf.layers.binary_head import emit_logits
+from keras_binclf.layers.emission import emit_logits
 from keras_binclf.metrics.base import get_mask
 
 _LOCKS: "weakref.WeakKeyDictionary[BinaryHead, Any]" = weakref.WeakKeyDictionary()

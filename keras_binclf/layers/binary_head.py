@@ -1,9 +1,6 @@
 """The output layer of a binary classifier."""
 
-import contextlib
-import contextvars
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -16,34 +13,15 @@ from keras_binclf._validation import (
     check_bool,
     check_choice,
     check_features,
-    check_open_unit,
     check_threshold,
-    error_message,
     is_threshold,
     shortest_float,
-    to_list,
 )
+from keras_binclf.layers._head_arguments import check_class_names, check_prior, get_initial_bias
 from keras_binclf.layers._policy import get_full_precision, get_policy
+from keras_binclf.layers.emission import is_emitting_logits
 
-PAIR = "None or a pair of distinct strings, negative class first"
 THRESHOLD_HINT = "A threshold is a probability, also where the head emits logits."
-
-# Of the thread that computes: the head stays as it is for all others.
-_EMITTING: contextvars.ContextVar[Any] = contextvars.ContextVar("_EMITTING", default=None)
-
-
-@contextlib.contextmanager
-def emit_logits(head: "BinaryHead") -> Iterator[None]:
-    """Let a head emit logits to the code inside of the block, in its thread alone.
-
-    A function that is compiled inside keeps giving logits, one that was compiled before does not
-    begin to.
-    """
-    token = _EMITTING.set(head)
-    try:
-        yield
-    finally:
-        _EMITTING.reset(token)
 
 
 @register
@@ -149,15 +127,7 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
             hint="`None` emits logits; other functions do not give a probability.",
         )
         use_bias = check_bool(use_bias, "use_bias", owner)
-        if prior is not None:
-            prior = check_open_unit(
-                prior, "prior", owner, hint="It is the share of positives, such as `y.mean()`."
-            )
-            if not use_bias:
-                hint = "The prior is the initial bias: leave one of the two out."
-                raise ValueError(
-                    error_message("prior", owner, "None where `use_bias=False`", prior, hint)
-                )
+        prior = check_prior(prior, use_bias, owner)
         policy = get_full_precision(get_policy(kwargs.get("dtype"), owner))
         super().__init__(**{**kwargs, "dtype": policy})
         self.activation = activation
@@ -178,7 +148,7 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
 
     @class_names.setter
     def class_names(self, value: Sequence[str] | None) -> None:
-        self._class_names = _check_class_names(value, type(self).__name__)
+        self._class_names = check_class_names(value, type(self).__name__)
 
     @property
     def threshold(self) -> float:
@@ -226,7 +196,7 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
             self.bias = self.add_weight(
                 name="bias",
                 shape=(1,),
-                initializer=keras.initializers.Constant(_logit(self.prior)),
+                initializer=keras.initializers.Constant(get_initial_bias(self.prior)),
                 regularizer=self.bias_regularizer,
             )
         self.threshold_weight = self.add_weight(
@@ -251,7 +221,7 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
         logits = ops.matmul(ops.cast(inputs, self.compute_dtype), self.kernel)
         if self.bias is not None:
             logits = ops.add(logits, self.bias)
-        if self.from_logits or _EMITTING.get() is self:
+        if self.from_logits or is_emitting_logits(self):
             return logits
         return keras.activations.sigmoid(logits)
 
@@ -316,16 +286,9 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
 
         `keras_binclf.to_core_layers` asks for it.
         """
-        dense = keras.layers.Dense(
-            1,
-            activation=self.activation,
-            use_bias=self.use_bias,
-            kernel_regularizer=self.kernel_regularizer,
-            bias_regularizer=self.bias_regularizer,
-            dtype=self.dtype_policy,
-            name=self.name,
-            trainable=self.trainable,
-        )
+        names = ("activation", "use_bias", "kernel_regularizer", "bias_regularizer", "name")
+        arguments = {name: getattr(self, name) for name in (*names, "trainable")}
+        dense = keras.layers.Dense(1, dtype=self.dtype_policy, **arguments)
         dense.build((None, self.kernel.shape[0]))
         weights = [self.kernel] if self.bias is None else [self.kernel, self.bias]
         dense.set_weights([ops.convert_to_numpy(weight) for weight in weights])
@@ -348,18 +311,3 @@ class BinaryHead(SavedLayer, keras.layers.Layer):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "class_names": None if self.class_names is None else list(self.class_names),
         }
-
-
-def _check_class_names(value: Any, owner: str) -> tuple[str, str] | None:
-    if value is None:
-        return None
-    names = to_list(value)
-    if names is None or not all(isinstance(name, str) for name in names):
-        raise TypeError(error_message("class_names", owner, PAIR, value))
-    if len(names) != 2 or names[0] == names[1]:
-        raise ValueError(error_message("class_names", owner, PAIR, value))
-    return str(names[0]), str(names[1])
-
-
-def _logit(prior: float | None) -> float:
-    return 0.0 if prior is None else math.log(prior) - math.log1p(-prior)
