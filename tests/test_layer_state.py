@@ -285,6 +285,15 @@ def test_assets_outside_the_folder_are_an_error(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["attribute", "list", "dict", "sequential"])
+def test_a_search_scales_rows_as_the_layer_that_it_was_given(kind):
+    layer, x = KINDS[kind]()
+    hypermodel = BinaryClassifierHyperModel(3, scaler=layer)
+    again = BinaryClassifierHyperModel.from_config(hypermodel.get_config())
+    for one in (hypermodel, again):
+        np.testing.assert_array_equal(to_numpy(one.scaler(x)), to_numpy(layer(x)))
+
+
 def to_first_form(layer):
     """A layer as version 0.1.0 wrote it into a hypermodel's config."""
     store = {}
