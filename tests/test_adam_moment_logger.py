@@ -918,6 +918,7 @@ logger.to_dataframe().to_csv(sys.argv[1], index=False)
 
 
 @not_on_torch
+@pytest.mark.slow
 def test_two_devices_log_the_same(tmp_path):
     test_distribution.run_on_two_devices(DISTRIBUTED, tmp_path / "log.csv")
     keras.utils.set_random_seed(0)

@@ -107,6 +107,7 @@ def run_on_two_devices(code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_two_devices_train_the_same_model(tmp_path):
     paths = [tmp_path / "model.keras", tmp_path / "outputs.npz"]
     run_on_two_devices(TRAIN, *paths)

@@ -35,12 +35,16 @@ from keras_binclf import (
 @pytest.mark.parametrize(
     ("kind", "score", "options"),
     [
-        ("RandomSearch", "best_f1", {}),
-        ("BayesianOptimization", COST, {"num_initial_points": 1}),
-        ("GridSearch", "brier_score", {"executions_per_trial": 2}),
-        ("Hyperband", COST, {"max_epochs": 3}),
+        pytest.param("RandomSearch", "best_f1", {}, id="RandomSearch"),
+        *(
+            pytest.param(kind, score, options, id=kind, marks=pytest.mark.slow)
+            for kind, score, options in [
+                ("BayesianOptimization", COST, {"num_initial_points": 1}),
+                ("GridSearch", "brier_score", {"executions_per_trial": 2}),
+                ("Hyperband", COST, {"max_epochs": 3}),
+            ]
+        ),
     ],
-    ids=["RandomSearch", "BayesianOptimization", "GridSearch", "Hyperband"],
 )
 def test_best_model_is_that_of_the_best_trial(tmp_path, kind, score, options):
     hypermodel = BinaryClassifierHyperModel(3, score=score, space=SPACE)

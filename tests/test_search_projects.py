@@ -134,6 +134,7 @@ def read_trials(folder):
 
 
 @once
+@pytest.mark.slow
 def test_killed_search_goes_on_where_it_was(tmp_path):
     code, out, _ = finish(run_elsewhere(tmp_path, 4, "2"))
     assert code == -9
@@ -173,6 +174,7 @@ def test_trial_that_was_written_just_before_the_kill_is_not_run_again(tmp_path):
 
 
 @once
+@pytest.mark.slow
 def test_worker_killed_in_a_trial_and_started_again_completes_it(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -447,6 +447,7 @@ assert np.float32(find_head(keras.models.load_model(path)).threshold) == expecte
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras does not distribute on PyTorch")
+@pytest.mark.slow
 def test_two_devices_agree_on_the_threshold(tmp_path):
     code = test_distribution.SETUP[BACKEND] + test_distribution.IMPORTS + TWO_DEVICES
     done = subprocess.run(
