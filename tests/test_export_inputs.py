@@ -146,6 +146,18 @@ def test_operation_that_a_format_lacks_is_named(format, tmp_path):
     assert is_empty(tmp_path)
 
 
+@elsewhere
+def test_text_is_not_compared_where_keras_computes_none(tmp_path):
+    word = keras.Input((1,), dtype="string", name="word")
+    looked_up = layers.StringLookup(vocabulary=WORDS, output_mode="one_hot")(word)
+    model = keras.Model(word, BinaryHead()(looked_up))
+    message = rf"text on the {BACKEND} backend.* input 'word'\. Export with `verify=False`, or load"
+    for sample in (None, TEXTS):
+        with pytest.raises(ValueError, match=message):
+            export(model, tmp_path / "model", sample=sample)
+    assert is_empty(tmp_path)
+
+
 # Sizes that are not known
 
 

@@ -19,10 +19,12 @@ from keras_binclf._layer_state import iterate_layers
 from keras_binclf.layers import BinaryHead
 from keras_binclf.saving.artefacts._format import Artefact, Batch
 from keras_binclf.saving.artefacts._formats import FORMATS
+from keras_binclf.saving.artefacts._verification import measure_rounding
 
 MODULE = "keras_binclf.saving.artefacts._elsewhere"
 MAIN = "__main__"
 JOB, MODEL, INPUTS, OUTPUTS = "job.json", "model.keras", "inputs-{}.npz", "outputs-{}.npz"
+ROUNDING = "rounding.npy"
 
 Outputs = list[Mapping[str, Any]]
 
@@ -33,7 +35,7 @@ def write_and_run_elsewhere(
     head: BinaryHead,
     inputs: ModelInputs,
     batches: Sequence[Batch],
-) -> Outputs:
+) -> tuple[Outputs, float]:
     """Save the model, and let a process on TensorFlow write the artefact and run it.
 
     That process also keeps the runtimes of other libraries out of JAX and PyTorch: OpenVINO forks
@@ -47,7 +49,8 @@ def write_and_run_elsewhere(
         batches: rows to run the artefact on; may be empty.
 
     Returns:
-        The outputs of the artefact by name, for each batch.
+        The outputs of the artefact by name, for each batch, and the rounding of the model on
+        TensorFlow.
 
     Raises:
         RuntimeError: if the other process fails.
@@ -67,7 +70,8 @@ def write_and_run_elsewhere(
         }
         (folder / JOB).write_text(json.dumps(job))
         _run_python(name)
-        return [dict(np.load(folder / OUTPUTS.format(i))) for i in range(len(batches))]
+        outputs: Outputs = [dict(np.load(folder / OUTPUTS.format(i))) for i in range(len(batches))]
+        return outputs, float(np.load(folder / ROUNDING))
 
 
 def _run_python(folder: str) -> None:
@@ -115,8 +119,9 @@ def main(folder: Path) -> None:
     given = job["artefact"]
     artefact = Artefact(**{**given, "path": Path(given["path"])})
     batches = [dict(np.load(folder / INPUTS.format(i))) for i in range(job["num_batches"])]
-    for i, outputs in enumerate(write_and_run(artefact, model, head, inputs, batches)):
+    for i, outputs in enumerate(write_and_run(artefact, model, head, inputs, batches)[0]):
         np.savez(folder / OUTPUTS.format(i), **outputs)
+    np.save(folder / ROUNDING, measure_rounding(model, head, inputs, batches))
 
 
 def write_and_run(
@@ -125,11 +130,11 @@ def write_and_run(
     head: BinaryHead,
     inputs: ModelInputs,
     batches: Sequence[Batch],
-) -> Outputs:
+) -> tuple[Outputs, float]:
     """As `write_and_run_elsewhere`, in this process, of a model on TensorFlow."""
     spec = FORMATS[artefact.format]
     spec.write(artefact, model, head, inputs)
-    return [spec.run(artefact.path, batch) for batch in batches]
+    return [spec.run(artefact.path, batch) for batch in batches], 0.0
 
 
 if __name__ == MAIN:

@@ -244,7 +244,9 @@ def _write(
     is_tensorflow = keras.backend.backend() == "tensorflow"
     write = write_and_run if is_tensorflow else write_and_run_elsewhere
     try:
-        outputs = write(artefact, model, head, inputs, verification.batches if verification else [])
+        outputs, rounding = write(
+            artefact, model, head, inputs, verification.batches if verification else []
+        )
     except Exception as error:
         raise RuntimeError(
             f"{OWNER} could not write {model.name!r} as {artefact.format!r}: {shorten(error)}"
@@ -252,5 +254,6 @@ def _write(
         ) from error
     if verification is None:
         return Exported(path, artefact.format, 0, None, None)
-    found = verification.compare(outputs, FORMATS[artefact.format], artefact.quantization)
+    target = FORMATS[artefact.format]
+    found = verification.compare(outputs, target, artefact.quantization, rounding)
     return Exported(path, artefact.format, **vars(found))
