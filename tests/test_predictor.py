@@ -347,7 +347,7 @@ def test_word_beyond_the_vocabulary_gets_no_score(by_name):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (TABLE, r"must be a dict with the keys 'table', 'codes'\. Received: ndarray"),
+        (TABLE, r"must be a dict with the keys 'codes', 'table'\. Received: ndarray"),
         ({"table": TABLE, "code": CODES}, r"Received: a dict without 'codes' and with 'code'\."),
         ({"table": TABLE}, r"Received: a dict without 'codes'\."),
         (

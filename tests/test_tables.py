@@ -13,7 +13,7 @@ from keras_binclf import (
     predict_labels,
     tune_threshold,
 )
-from keras_binclf._data.tables import is_dataset, is_missing, to_array
+from keras_binclf._data.tables import is_dataset, is_empty_dataset, is_missing, to_array
 from keras_binclf.tuner.trial.data import Given, check_data
 
 pd = pytest.importorskip("pandas")
@@ -263,3 +263,15 @@ def test_data_sets_are_told_from_rows():
     rows = [MATRIX, MATRIX.tolist(), frame, frame["a"], sparse.csr_matrix(MATRIX), {"a": 1}, "a", 3]
     assert not any(map(is_dataset, rows))
     assert all(map(is_dataset, [Batches(), (row for row in MATRIX), iter([1]), range(3)]))
+
+
+def test_labels_of_an_empty_data_set_are_an_error(model):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 0
+
+    assert not is_empty_dataset(iter([MATRIX]))  # It does not tell.
+    with pytest.raises(
+        ValueError, match=r"predict_labels needs rows\. Received: an empty data set"
+    ):
+        predict_labels(model, Batches())

@@ -43,8 +43,8 @@ def _makes_mask(layer: keras.Layer) -> bool:
     if isinstance(layer, keras.layers.Embedding):
         return bool(layer.mask_zero)
     # Keras's other layers pass masks on.
-    is_own = type(layer).__module__.split(".")[0] in ("keras", "keras_binclf")
-    return not is_own and type(layer).compute_mask is not keras.Layer.compute_mask
+    is_keras = type(layer).__module__.split(".")[0] in ("keras", "keras_binclf")
+    return not is_keras and type(layer).compute_mask is not keras.Layer.compute_mask
 
 
 class Reader(keras.Model):

@@ -25,6 +25,16 @@ def is_dataset(value: Any) -> bool:
     return not is_rows and isinstance(value, Iterable) and not hasattr(value, "__array__")
 
 
+def is_empty_dataset(data: Any) -> bool:
+    """Whether a data set tells that it has no batches; not all tell their number."""
+    if isinstance(data, keras.utils.PyDataset):
+        return bool(data.num_batches == 0)
+    cardinality = getattr(data, "cardinality", None)
+    if cardinality is not None:
+        return int(cardinality()) == 0
+    return hasattr(data, "__len__") and len(data) == 0
+
+
 def is_frame(value: Any) -> bool:
     """Whether `value` is a table with named columns."""
     return hasattr(value, "iloc") and hasattr(value, "columns")

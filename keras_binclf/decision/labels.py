@@ -9,8 +9,8 @@ from keras import ops
 
 from keras_binclf._data.forward import hold
 from keras_binclf._data.heads import check_defined, choose_head, select_output
-from keras_binclf._data.inputs import arrange_rows
-from keras_binclf._data.tables import is_dataset
+from keras_binclf._data.row_reader import arrange_rows
+from keras_binclf._data.tables import is_dataset, is_empty_dataset
 from keras_binclf.layers import BinaryHead
 
 OWNER = "predict_labels"
@@ -30,7 +30,10 @@ def predict_labels(
     Args:
         model: Keras model with a `BinaryHead` as one of its output layers. A subclassed model must
             return what its head emits unchanged.
-        x: whatever `model.predict` takes: arrays, `tf.data.Dataset`, `keras.utils.PyDataset`.
+        x: features as arrays, tables with numeric columns, sparse matrices or lists; where the
+            model has several inputs, a list or dict of them, or a table that has their names as
+            columns. Or a data set that `model.predict` takes, such as a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`.
         head: name or path of the head, or the head itself, where the model has several. Defaults
             to `None`.
         batch_size: int, rows per batch, as in `model.predict`. Defaults to `None`.
@@ -40,9 +43,10 @@ def predict_labels(
         int32 array of shape `(n, 1)`, or of whatever shape the head emits.
 
     Raises:
-        TypeError: if `model` is no Keras model.
-        ValueError: if the head cannot be found, if it is not known which output it emits, if
-            any probability is NaN, or if the threshold is not in (0, 1).
+        TypeError: if `model` is not a Keras model, and for features that are not numeric.
+        ValueError: for features of wrong names or shapes, an empty data set and a probability that
+            is NaN; if the head cannot be found or its output cannot be told; if the threshold is
+            not in (0, 1).
         RuntimeError: if another thread keeps changing the weights of the head.
 
     Example:
@@ -87,6 +91,8 @@ def _prepare(model: keras.Model, x: Any) -> tuple[Any, int | None]:
     `model.predict` takes at least one row, of which the outputs of none have the shape.
     """
     if is_dataset(x):
+        if is_empty_dataset(x):
+            raise ValueError(f"{OWNER} needs rows. Received: an empty data set.")
         return x, None
     x = arrange_rows(model, x, OWNER)
     parts = [part for part in keras.tree.flatten(x) if part is not None]
@@ -114,7 +120,7 @@ def predict_class_names(
 
     Args:
         model: Keras model with a `BinaryHead` that has `class_names`.
-        x: whatever `model.predict` takes.
+        x: features or a data set, as in `predict_labels`.
         head: as in `predict_labels`. Defaults to `None`.
         batch_size: int, rows per batch, as in `model.predict`. Defaults to `None`.
         verbose: as in `model.predict`. Defaults to `0`.
@@ -123,7 +129,7 @@ def predict_class_names(
         Array of strings of shape `(n, 1)`.
 
     Raises:
-        TypeError: if `model` is no Keras model.
+        TypeError: if `model` is not a Keras model.
         ValueError: if the head has no `class_names`, and whenever `predict_labels` raises.
 
     Example:

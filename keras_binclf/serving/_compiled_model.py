@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from keras_binclf._data.heads import select_tensor
-from keras_binclf._data.inputs import Array, ModelInputs
+from keras_binclf._data.inputs import ModelInputs
+from keras_binclf._data.tables import Array
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead

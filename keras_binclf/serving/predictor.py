@@ -9,7 +9,9 @@ import keras
 import numpy as np
 
 from keras_binclf._data.heads import check_defined, check_head_threshold, choose_head
-from keras_binclf._data.inputs import Array, ModelInputs, RowReader, Rows, read_inputs
+from keras_binclf._data.inputs import ModelInputs, read_inputs
+from keras_binclf._data.row_reader import RowReader, Rows
+from keras_binclf._data.tables import Array
 from keras_binclf._validation import error_message, is_integer, to_list
 from keras_binclf.layers import BinaryHead
 from keras_binclf.serving._compiled_model import CompiledModel

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_binclf._data.inputs import InputSpec, ModelInputs, RowReader
+from keras_binclf._data.inputs import InputSpec, ModelInputs
+from keras_binclf._data.row_reader import RowReader
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import error_message
 from keras_binclf.saving.artefacts._format import Batch

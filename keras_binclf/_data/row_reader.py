@@ -1,0 +1,346 @@
+"""Rows in any form, turned into arrays for the inputs of a model."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_binclf._data.inputs import InputSpec, ModelInputs, find_inputs
+from keras_binclf._data.tables import Array, is_frame, split_columns, to_array, to_array_or_tensor
+from keras_binclf._validation import Shape
+
+NOT_FINITE_HINT = (
+    "A hidden layer can turn either into a plausible number: replace missing values as was done "
+    "for training."
+)
+
+
+@dataclasses.dataclass(slots=True)
+class Rows:
+    """Arrays in the order of the model's inputs, all with a batch dimension.
+
+    Attributes:
+        arrays: one for each input, of the same length.
+        is_one: whether they came as one row without batch dimension.
+    """
+
+    arrays: list[Array]
+    is_one: bool
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+
+class RowReader:
+    """Turn rows in any form into the arrays of a model's inputs, before anything is computed.
+
+    Args:
+        inputs: the inputs of the model.
+        owner: name of the public function or class that takes the rows, for messages.
+        name: str, name of the argument. Defaults to `"x"`.
+        allow_one: bool, whether one row may come without batch dimension. Defaults to `False`.
+        finite: bool, whether NaN and infinity are errors. Defaults to `False`.
+    """
+
+    def __init__(
+        self,
+        inputs: ModelInputs,
+        owner: str,
+        name: str = "x",
+        *,
+        allow_one: bool = False,
+        finite: bool = False,
+    ) -> None:
+        self.inputs = inputs
+        self.specs = inputs.specs
+        self.owner = owner
+        self.name = name
+        self._allow_one = allow_one
+        self._finite = finite
+        self._host_dtypes = [spec.host_dtype for spec in inputs.specs]
+
+    def read(self, x: Any) -> Rows:
+        """Return the rows in `x`.
+
+        Args:
+            x: array, table, sparse matrix or tensor; or a list or dict of them where the model has
+                several inputs, of which a table may also hold the columns.
+
+        Raises:
+            TypeError: for values that are not numeric.
+            ValueError: for wrong names, shapes and values.
+        """
+        usual = self._read_usual(x)
+        if usual is not None:
+            return usual
+        arrays = [
+            to_array(value, self.name, self.owner, allow_text=spec.dtype == "string")
+            for spec, value in zip(self.specs, self.collect(x), strict=True)
+        ]
+        is_one = self._is_one_row(arrays)
+        if is_one:
+            arrays = [array[None] for array in arrays]
+        arrays = list(map(self.fit, self.specs, arrays))
+        self.check_lengths(arrays)
+        return Rows(list(map(self._convert, self.specs, arrays)), is_one)
+
+    def arrange(self, x: Any) -> Any:
+        """Return the rows in `x` in the structure in which `model.predict` takes them.
+
+        Their dtypes stay, for Keras to cast, and tensors of the backend are not copied. Inputs
+        that may be left out may be None.
+
+        Args:
+            x: as for `read`.
+
+        Raises:
+            TypeError: for values that are not numeric.
+            ValueError: for wrong names and shapes.
+        """
+        values = list(map(self._arrange_one, self.specs, self.collect(x)))
+        self.check_lengths(values)
+        return self.inputs.pack(values)
+
+    def _arrange_one(self, spec: InputSpec, value: Any) -> Any:
+        if value is None and len(self.specs) > 1:
+            return None
+        array = to_array_or_tensor(value, self.name, self.owner, spec.dtype in (None, "string"))
+        if spec.dtype is None and len(array.shape) > 0:
+            return array  # A subclassed model may take other shapes than the first.
+        array = self.fit(spec, array)
+        dtype = spec.host_dtype
+        is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        if is_float and dtype is not None and dtype.kind in "iu":
+            return self._convert(spec, array)  # Keras would cut 1.7 to 1.
+        return array
+
+    def _read_usual(self, x: Any) -> Rows | None:
+        """Return the rows of an array that needs no conversion; None for anything else.
+
+        The general way would take as long as a small network.
+        """
+        spec, dtype = self.specs[0], self._host_dtypes[0]
+        # The dtype is asked for None on its own, which to NumPy is float64.
+        if len(self.specs) > 1 or dtype is None or type(x) is not np.ndarray or dtype.kind == "O":
+            return None
+        is_one = self._allow_one and x.shape == spec.shape  # No array has a shape with None in it.
+        if not is_one and (x.ndim == 0 or x.shape[1:] != spec.shape):
+            return None
+        if x.dtype != dtype:
+            return None
+        array = np.ascontiguousarray(x[None] if is_one else x)
+        if array.dtype.kind == "f":
+            self._check_finite(spec, array)
+        return Rows([array], is_one)
+
+    def collect(self, x: Any) -> list[Any]:
+        """Return the part of `x` that belongs to each input, as it is."""
+        if is_frame(x) and len(self.specs) > 1:
+            x = {name: column.to_frame() for name, column in split_columns(x).items()}
+        if isinstance(x, dict):
+            return self._collect_named(x)
+        if len(self.specs) > 1:
+            return self._collect_nested(x)
+        (spec,) = self.specs
+        is_wrapped = isinstance(x, list | tuple) and len(x) == 1 and spec.shape is not None
+        if is_wrapped and _count_dimensions(x[0]) == len(spec.shape or ()) + 1:
+            return list(x)  # Keras takes `[x]` for `x`, too.
+        return [x]
+
+    def _collect_named(self, x: dict[Any, Any]) -> list[Any]:
+        names = [spec.name for spec in self.specs]
+        aliases = [spec.alias for spec in self.specs]
+        if set(x) == set(aliases):
+            return [x[alias] for alias in aliases]
+        structure = self.inputs.structure
+        if isinstance(structure, dict) and set(structure) != set(names):
+            if set(x) == set(names):
+                return [x[name] for name in names]
+            return self._collect_nested(x)
+        self._check_names(x, names)
+        return [x[name] for name in names]
+
+    def _collect_nested(self, x: Any) -> list[Any]:
+        found: dict[str, Any] = {}
+        self._walk(self.inputs.structure, x, found)
+        return [found[spec.name] for spec in self.specs]
+
+    def _walk(self, structure: Any, x: Any, found: dict[str, Any]) -> None:
+        """Collect the parts of `x`, which has the structure of the inputs, by name."""
+        if isinstance(structure, InputSpec):
+            found[structure.name] = x
+            return
+        if isinstance(structure, dict):
+            names = sorted(structure)  # Backends keep the order of a dict or sort it.
+            self._check_names(x, names)
+            parts = [(structure[name], x[name]) for name in names]
+        else:
+            if not isinstance(x, list | tuple) or len(x) != len(structure):
+                given = f"{len(x)} parts" if isinstance(x, list | tuple) else type(x).__name__
+                raise self._error(f"a list of {len(structure)} inputs", given)
+            parts = list(zip(structure, x, strict=True))
+        for part, given in parts:
+            self._walk(part, given, found)
+
+    def _check_names(self, x: Any, names: list[str]) -> None:
+        expected = "a dict with the keys " + _join(names)
+        if not isinstance(x, dict):
+            raise self._error(expected, type(x).__name__)
+        missing = [name for name in names if name not in x]
+        unexpected = [name for name in x if name not in names]
+        received = [f"without {_join(missing)}"] * bool(missing)
+        received += [f"with {_join(unexpected)}"] * bool(unexpected)
+        if received:
+            raise self._error(expected, "a dict " + " and ".join(received))
+
+    def _is_one_row(self, arrays: list[Array]) -> bool:
+        if not self._allow_one:
+            return False
+        known = [
+            (spec, array)
+            for spec, array in zip(self.specs, arrays, strict=True)
+            if spec.shape is not None
+        ]
+        single = [
+            array.ndim == len(spec.shape or ()) and _agree(spec.shape or (), array.shape)
+            for spec, array in known
+        ]
+        if any(single) and not all(single):
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise self._error("one row in all inputs, or many in all", f"the shapes {shapes}")
+        return bool(single) and single[0]
+
+    def fit(self, spec: InputSpec, array: Any) -> Any:
+        """Return rows in the shape of their input, with a last dimension of 1 added or dropped."""
+        if spec.shape is None:
+            if len(array.shape) == 0:
+                raise self._error("of shape (n, ...)", "shape ()", spec)
+            return array
+        # A vector could also be one row.
+        fitted = fit_rows(array, spec.shape, may_expand=not self._allow_one)
+        if fitted is None:
+            received = f"shape {tuple(array.shape)}"
+            raise self._error(_describe_shape(spec.shape, self._allow_one), received, spec)
+        return fitted
+
+    def check_lengths(self, arrays: list[Any]) -> None:
+        """Raise `ValueError` for inputs with different numbers of rows."""
+        pairs = [(s, x) for s, x in zip(self.specs, arrays, strict=True) if x is not None]
+        if len({array.shape[0] for _, array in pairs}) > 1:
+            counts = ", ".join(f"{array.shape[0]} rows of {spec.name!r}" for spec, array in pairs)
+            raise self._error("of equal length in all inputs", counts)
+
+    def _convert(self, spec: InputSpec, array: Array) -> Array:
+        """Return the array in the dtype of its input, if that holds the same values."""
+        dtype = spec.host_dtype
+        if array.dtype.kind in "OSU":
+            return array
+        if dtype is None:
+            dtype = _usual_dtype(array)
+        if array.dtype == dtype:
+            converted = array
+        else:
+            with np.errstate(all="ignore"):  # Values that do not fit are an error below.
+                converted = array.astype(dtype)
+        if array.dtype.kind == "f":
+            self._check_finite(spec, converted if dtype.kind == "f" else array)
+        if dtype.kind != "f" and converted is not array and not (converted == array).all():
+            raise self._error(f"whole numbers that {dtype} holds", f"dtype {array.dtype}", spec)
+        return np.ascontiguousarray(converted)
+
+    def _check_finite(self, spec: InputSpec, array: Array) -> None:
+        if not self._finite or np.isfinite(array).all():
+            return
+        rows = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+        received = (
+            f"NaN or infinity in {len(rows)} of {len(array)} rows, the first at index {rows[0]}"
+        )
+        raise self._error(f"finite in {array.dtype}", received, spec, NOT_FINITE_HINT)
+
+    def _error(
+        self, expected: str, received: str, spec: InputSpec | None = None, hint: str = ""
+    ) -> ValueError:
+        where = f" (input {spec.name!r})" if spec and len(self.specs) > 1 else ""
+        text = f"`{self.name}` of {self.owner} must be {expected}{where}. Received: {received}."
+        return ValueError(f"{text} {hint}" if hint else text)
+
+
+def arrange_rows(model: keras.Model, x: Any, owner: str) -> Any:
+    """Return rows in the structure and form in which `model.predict` takes them.
+
+    Args:
+        model: any Keras model. Where it does not tell its inputs, only tables are converted.
+        x: rows in any form, but no data set.
+        owner: name of the public function that takes them as `x`, for messages.
+
+    Raises:
+        TypeError: for values that are not numeric.
+        ValueError: for wrong names and shapes.
+    """
+    inputs = find_inputs(model)
+    if inputs is not None and len(inputs.arguments) == 1:
+        return RowReader(inputs, owner).arrange(x)
+    if isinstance(x, dict):
+        return {name: arrange_rows(model, value, owner) for name, value in x.items()}
+    if isinstance(x, list | tuple) and all(hasattr(value, "shape") for value in x):
+        return type(x)(arrange_rows(model, value, owner) for value in x)
+    return to_array_or_tensor(x, "x", owner, True)
+
+
+def fit_rows(array: Any, shape: Shape, *, may_expand: bool = True) -> Any | None:
+    """Return rows of the given shape each, with a last dimension of 1 added or dropped as in Keras.
+
+    Args:
+        array: array or tensor of rows.
+        shape: of one row, with None for a size that varies.
+        may_expand: bool, whether a dimension may be added. Defaults to `True`.
+
+    Returns:
+        The rows, or None where they do not fit.
+    """
+    rank = len(array.shape) - 1
+    if may_expand and rank == len(shape) - 1 and shape[-1] == 1:
+        array = array[..., None]
+    elif rank == len(shape) + 1 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array if len(array.shape) > 0 and _agree(shape, array.shape[1:]) else None
+
+
+def _join(names: Iterable[Any]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _count_dimensions(value: Any) -> int:
+    """Return the rank of an array or of nested lists."""
+    if hasattr(value, "shape"):
+        return len(value.shape)
+    try:
+        return np.ndim(value)
+    except ValueError:  # lists of different lengths
+        return -1
+
+
+def _describe_shape(shape: Shape, allow_one: bool) -> str:
+    """Return the shapes that rows can have, in words."""
+    sizes = ["?" if size is None else str(size) for size in shape]
+    row = f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
+    rows = f"({', '.join(['n', *sizes])})" if sizes else "(n,)"
+    return f"of shape {rows}, or {row} for one row" if allow_one else f"of shape {rows}"
+
+
+def _agree(expected: Shape, shape: tuple[int, ...]) -> bool:
+    """Whether a shape is the expected one, of which sizes may be open."""
+    return len(expected) == len(shape) and all(
+        size in (None, given) for size, given in zip(expected, shape, strict=True)
+    )
+
+
+def _usual_dtype(array: Array) -> np.dtype[Any]:
+    """Return the dtype in which a model that takes any is given numbers of this kind."""
+    # JAX has no int64 unless it is told to, and would cut the numbers off.
+    integer = "int32" if keras.backend.backend() == "jax" else "int64"
+    names = {"f": keras.config.floatx(), "b": "bool"}
+    dtype: np.dtype[Any] = np.dtype(names.get(array.dtype.kind, integer))
+    return dtype
