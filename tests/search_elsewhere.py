@@ -10,13 +10,7 @@ import sys
 
 import keras
 import keras_tuner
-import numpy as np
-
-from keras_binclf import BinaryClassifierHyperModel
-
-rng = np.random.default_rng(0)
-X = rng.normal(size=(300, 3)).astype("float32")
-Y = (X[:, 0] + rng.normal(size=300) > 1).astype("float32")
+from searching import Eager, X, Y
 
 
 class Die(keras.callbacks.Callback):
@@ -36,7 +30,7 @@ class Die(keras.callbacks.Callback):
 
 
 def main(folder, max_trials, die_in=None):
-    hypermodel = BinaryClassifierHyperModel(3, space={"num_layers": 1, "batch_size": 64})
+    hypermodel = Eager(3, space={"num_layers": 1, "units": [4, 8], "batch_size": 64})
     tuner = keras_tuner.RandomSearch(
         hypermodel,
         hypermodel.objective,

@@ -1,4 +1,4 @@
-"""A picture of a search: how the scores of the trials go with their hyperparameters."""
+"""A picture of a search: the scores of the trials beside their hyperparameters."""
 
 import math
 from collections import Counter
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BELOW = -0.15
-"""Height of what has no value, below the axes, which go from 0 to 1."""
+"""Height of missing values, below the axes, which go from 0 to 1."""
 
 BELOW_BAND = 0.06
 """Height that the lines through it are spread over."""
 
 BOOKKEEPING = "tuner/"
-"""How the names begin under which Keras Tuner's Hyperband keeps what it has to remember."""
+"""Prefix of the names under which Keras Tuner's Hyperband stores its own state."""
 
 LIGHT_GREY, DARK_GREY = "#E0E0E0", "#666666"
 FONT_SIZE = 9.0
@@ -42,8 +42,7 @@ FEW_TRIALS = 60
 def plot_search(tuner: Any, *, hyperparameters: Sequence[str] | None = None) -> "Figure":
     """Draw all trials of a search, to see which hyperparameters its score depends on.
 
-    Parallel coordinates (Inselberg, 1985, "The plane with parallel coordinates",
-    https://doi.org/10.1007/BF01898350): each completed trial is a line, which crosses the axis of
+    The picture has parallel coordinates: each completed trial is a line, which crosses the axis of
     each hyperparameter at its value and ends at its score. Where lines of one colour cross an axis
     close together, that hyperparameter matters, and if they do so at an end, the space should go
     further there. Where colours mix, it hardly does, or less than others. A search of few trials
@@ -53,8 +52,8 @@ def plot_search(tuner: Any, *, hyperparameters: Sequence[str] | None = None) -> 
     score is at the top, also where lower is better. A range has the scale that its values are
     sampled on; choices, and ranges of at most 12 values, have a place for each value. The lines
     through such a place are spread by the rank of their trials, the best one uppermost. Below the
-    axis is what had no value because it meant nothing in that trial, or a score that is not finite.
-    What is fixed, and what Keras Tuner notes for itself (`tuner/epochs`), has no axis. Of a
+    axis are hyperparameters that a trial did not use, and scores that are not finite. Fixed values,
+    and those that Keras Tuner stores for itself (`tuner/epochs`), have no axis. Of a
     `Hyperband` the trials of all rounds are drawn, though a score after few epochs says less.
 
     Nothing of `matplotlib.pyplot` is used or changed.
@@ -69,7 +68,7 @@ def plot_search(tuner: Any, *, hyperparameters: Sequence[str] | None = None) -> 
 
     Raises:
         ImportError: if matplotlib is not installed.
-        TypeError: for what is no tuner, on a worker of a distributed search, and if
+        TypeError: for anything that is no tuner, on a worker of a distributed search, and if
             `hyperparameters` is no sequence of strings.
         ValueError: if no trial was completed with a finite score, if no hyperparameter was
             searched, or for a name that was not.
@@ -94,6 +93,10 @@ def plot_search(tuner: Any, *, hyperparameters: Sequence[str] | None = None) -> 
     assert len(figure.axes[0].get_lines()) == 3
     figure.savefig("search.png")
     ```
+
+    References:
+        Inselberg, 1985, "The plane with parallel coordinates",
+        https://doi.org/10.1007/BF01898350.
     """
     owner = "plot_search"
     trials, total = _list_completed(tuner, owner)
@@ -238,7 +241,7 @@ def _draw_scale(axes: "Axes", place: int, scale: Scale) -> None:
 
 
 def _draw_below(axes: "Axes", place: int, text: str) -> None:
-    """Draw the place of what has no value on an axis."""
+    """Draw the place of missing values on an axis."""
     axes.vlines(place, BELOW, 0.0, color=GREY, linewidth=0.8, linestyle=":", clip_on=False)
     _draw_band(axes, place, BELOW, BELOW_BAND)
     axes.annotate(
@@ -283,7 +286,7 @@ def _draw_scores(
     trials: Sequence[Any],
     colours: "Colormap",
 ) -> None:
-    """Draw the axis of the objective, which says what the colours mean too."""
+    """Draw the axis of the objective, which is also the scale of the colours."""
     strip = axes.inset_axes((place, 0.0, STRIP_WIDTH, 1.0), transform=axes.transData)
     strip.imshow(
         [[level] for level in range(256)],

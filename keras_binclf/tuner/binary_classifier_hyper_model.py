@@ -244,7 +244,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
 
         Args:
             hp: the values of the trial.
-            model: what `build` returned.
+            model: the model that `build` returned.
             x: array of features of shape `(n, *input_shape)`; or, without `y`, a
                 `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`. NaN and
                 infinity are errors, unless the scaler or the backbone maps them to numbers.
@@ -299,7 +299,8 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
                 options={**options, "verbose": verbose, **kwargs},
                 check_all_batches=lambda: self._check_all_batches(data, model),
             )
-            self._compile_for(tuner, hp, model)
+            check_overrides(tuner, hp)
+            compile_for(tuner, model, make_metrics(self._score))
         finished = find_finished(callbacks)
         if finished is not None:
             return finished
@@ -343,7 +344,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
                 Defaults to `None`.
             directory: str, the `directory` that the tuner will get beside
                 `project_name=hypermodel.project_name`, where it is not made yet; a tuner that is
-                made loads what it finds. Defaults to `None`.
+                made loads the trials that it finds. Defaults to `None`.
 
         Returns:
             A `Preflight`; `print` shows it as one line.
@@ -367,6 +368,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         default = self._build_for(tuner, hp.copy())
         hp.values = find_largest(self._domains)
         largest = self._build_for(tuner, hp)
+        check_overrides(tuner, hp)
         logs = preflight.try_step(default, data)
         preflight.try_step(largest, data)
         preflight.check_objective_name(objective.name, logs)
@@ -411,11 +413,11 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         study.optimize(run, n_trials=1)
         ```
         """
-        # A backbone may ask for more once it knows what was chosen.
+        # A backbone may register more hyperparameters once some are chosen.
         return choose_with_optuna(trial, self._read if self.backbone is None else self.build)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as JSON can hold them.
+        """Return the constructor's arguments as JSON.
 
         Raises:
             ValueError: if the backbone is a lambda, which cannot be found again.
@@ -443,7 +445,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "BinaryClassifierHyperModel":
-        """Make one from what `get_config` returned.
+        """Make one from the result of `get_config`.
 
         Args:
             config: the arguments; a backbone must be registered with
@@ -526,9 +528,5 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     def _build_for(self, tuner: Any, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the model of one trial, compiled as its tuner asks."""
         model = self.build(hp)
-        self._compile_for(tuner, hp, model)
-        return model
-
-    def _compile_for(self, tuner: Any, hp: keras_tuner.HyperParameters, model: keras.Model) -> None:
-        check_overrides(tuner, {parameter.name for parameter in hp.space})
         compile_for(tuner, model, make_metrics(self._score))
+        return model

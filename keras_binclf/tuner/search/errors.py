@@ -1,6 +1,6 @@
 """Errors of a trial: which of them end the whole search.
 
-Keras Tuner records what a trial raises and goes on, unless it is one of its fatal errors. A search
+Keras Tuner records the error of a trial and goes on, unless it is one of its fatal errors. A search
 in which every trial fails would end without an error if it has fewer trials than Keras Tuner's
 limit of consecutive failures.
 """
@@ -32,7 +32,7 @@ def stopping_search() -> Iterator[None]:
 
 @contextlib.contextmanager
 def explaining_failure(callbacks: Sequence[Any], attempts: dict[str, int]) -> Iterator[None]:
-    """Stop the search for what no other trial would survive, and if there is no other one.
+    """Stop the search for an error that every trial would meet, and after the last failed trial.
 
     Args:
         callbacks: those of the trial.

@@ -9,7 +9,7 @@ from typing import Any
 
 MARKER = "keras_binclf.json"
 BYTES_PER_WEIGHT = 12
-"""A weight and two moments of Adam, in float32, are what a trial's checkpoint holds."""
+"""Bytes of a checkpoint for each weight: the weight and two moments of Adam, in float32."""
 
 
 def check_directory(project_dir: str, num_weights: int) -> None:
@@ -35,8 +35,8 @@ def check_project(project_dir: str, fingerprint: dict[str, str], hint: str) -> N
 
     Args:
         project_dir: folder of the project.
-        fingerprint: the version of the package and a hash of what trials depend on.
-        hint: what to do about another project.
+        fingerprint: the version of the package and a hash of everything that trials depend on.
+        hint: the way out where the project is another one.
     """
     folder = Path(project_dir)
     for file in (folder / "oracle.json", *folder.glob("trial_*/trial.json")):
@@ -51,7 +51,7 @@ def check_project(project_dir: str, fingerprint: dict[str, str], hint: str) -> N
 
 
 def claim_project(project_dir: str, fingerprint: dict[str, str], hint: str) -> None:
-    """Write whose the project is; raise if it is that of another search."""
+    """Write the fingerprint into a new project; raise if another search made the project."""
     if _read_marker(project_dir) is None:
         _write_marker(project_dir, fingerprint)
     _check_marker(project_dir, fingerprint, hint)
@@ -81,13 +81,13 @@ def _read_json(file: Path) -> Any:
 
 
 def _read_marker(project_dir: str) -> Any:
-    """Return by what the project was made; None where that was not written."""
+    """Return the fingerprint of the search that made the project; None where there is none."""
     file = Path(project_dir) / MARKER
     return _read_json(file) if file.exists() else None
 
 
 def _write_marker(project_dir: str, fingerprint: dict[str, str]) -> None:
-    """Write by what the project is made, whole or not at all."""
+    """Write the fingerprint of the search that makes the project, whole or not at all."""
     file = Path(project_dir) / MARKER
     part = file.with_name(f"{MARKER}.{os.getpid()}")
     part.write_text(json.dumps(fingerprint))

@@ -1,4 +1,4 @@
-"""What a search leaves: its best model, and a table of its trials."""
+"""Results of a search: its best model, and a table of its trials."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ def build_best(tuner: Any, filepath: str | os.PathLike[str] | None = None) -> ke
 
     Raises:
         OSError: if the file cannot be written; an earlier one stays.
-        TypeError: for what is no tuner, and on a worker of a distributed search.
+        TypeError: for anything that is no tuner, and on a worker of a distributed search.
         RuntimeError: if no trial was completed, with the error of the last one.
 
     Example:
@@ -72,12 +72,13 @@ def results_dataframe(tuner: Any) -> "pd.DataFrame":
 
     Returns:
         A `pandas.DataFrame` with a row for each trial: `trial`, `status`, `score` (the objective),
-        `best_epoch` (from 0; NaN unless completed), the hyperparameters (missing where they meant
-        nothing), and the logs of the best epoch. `fit_seconds` is the time of the whole training.
+        `best_epoch` (from 0; NaN unless completed), the hyperparameters (missing where a
+        trial did not use them), and the logs of the best epoch. `fit_seconds` is the time of the
+        whole training.
 
     Raises:
         ImportError: if pandas is not installed.
-        TypeError: for what is no tuner, and on a worker of a distributed search.
+        TypeError: for anything that is no tuner, and on a worker of a distributed search.
 
     Example:
 
@@ -115,7 +116,7 @@ def list_trials(tuner: Any, owner: str) -> list[Any]:
     """Return the trials of a search, completed ones first, the best one before all.
 
     Raises:
-        TypeError: for what is no tuner, and on a worker of a distributed search.
+        TypeError: for anything that is no tuner, and on a worker of a distributed search.
     """
     oracle: Any = getattr(tuner, "oracle", None)
     trials = getattr(oracle, "trials", None)

@@ -1,7 +1,7 @@
 """The Keras Tuner tuner that runs a trial: its objective, and its arguments that compile anew."""
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -94,16 +94,17 @@ def merge_metrics(tuner: Any, metrics: Sequence[keras.metrics.Metric]) -> list[A
     return [*(metric for metric in metrics if metric.name not in names), *theirs]
 
 
-def check_overrides(tuner: Any, searched: Collection[str]) -> None:
+def check_overrides(tuner: Any, hp: Any) -> None:
     """Check the arguments with which the tuner compiles each model anew.
 
     Args:
         tuner: the tuner, or None.
-        searched: names of the hyperparameters that are searched.
+        hp: `keras_tuner.HyperParameters` in which all hyperparameters are registered.
 
     Raises:
         ValueError: for a loss or a metric that reads logits; models of the search have none.
     """
+    searched = {parameter.name for parameter in hp.space}
     for argument in _list_given(tuner):
         for part in keras.tree.flatten(getattr(tuner, argument)):
             if _reads_logits(part):

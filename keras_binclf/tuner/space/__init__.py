@@ -1,1 +1,1 @@
-"""Hyperparameters: their values, their defaults, what each depends on."""
+"""The search space: the table of hyperparameters, and the values of one trial."""

@@ -14,13 +14,13 @@ def read_stack(text: str) -> tuple[int, ...] | None:
 
 
 def read_point(hp: Any, domains: Mapping[str, Domain]) -> dict[str, Any]:
-    """Return the value of each hyperparameter that means something in this trial.
+    """Return the value of each hyperparameter that this trial uses.
 
     Those that are new are registered, in the conditional scopes of Keras Tuner.
 
     Args:
         hp: `keras_tuner.HyperParameters`.
-        domains: what `make_domains` returned.
+        domains: returned by `make_domains`.
 
     Returns:
         Values by name. Inactive ones are absent.
@@ -47,7 +47,7 @@ def read_point(hp: Any, domains: Mapping[str, Domain]) -> dict[str, Any]:
 def _find_parent(
     name: str, domains: Mapping[str, Domain]
 ) -> tuple[str | None, Callable[[Any], bool]]:
-    """Return the name of what decides over a hyperparameter, and for which values it is active."""
+    """Return the hyperparameter on which another depends, and for which of its values."""
     parameter = PARAMETERS.get(name)
     if parameter is None or parameter.parent is None:
         return None, lambda value: True

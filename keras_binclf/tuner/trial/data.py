@@ -156,7 +156,7 @@ class _RowCheck:
     def read(
         self, x: Any, y: Any, sample_weight: Any, names: Names = ARGUMENTS
     ) -> tuple[Array, Array, Array | None]:
-        """Return features, and labels and weights as vectors, or raise for what is wrong."""
+        """Return features, and labels and weights as vectors, or raise for the first mistake."""
         features = self._read_features(x, names[0])
         rows = len(features)
         labels = None if y is None else to_array(y, names[1], OWNER, allow_text=True)

@@ -39,8 +39,8 @@ def choose_options(
 
     Args:
         point: values of the trial.
-        data: what the trial trains on.
-        domains: what is searched.
+        data: rows of the trial.
+        domains: values of each hyperparameter.
         has_backbone: whether the rows may be large, such as images.
         given: `batch_size` and `epochs` as the caller said them, or None.
     """
@@ -61,8 +61,8 @@ def choose_patience(value: Any, data: Data, options: Mapping[str, Any]) -> int |
     """Return the epochs without improvement after which to stop, or None.
 
     Args:
-        value: what the caller said: them, None for never, or `"auto"`.
-        data: what the trial trains on.
+        value: argument of the caller: epochs, None for never, or `"auto"`.
+        data: rows of the trial.
         options: as of `choose_options`.
     """
     if value is None:
@@ -103,7 +103,7 @@ def choose_class_weights(
 
     Args:
         point: values of the trial.
-        data: what the trial trains on.
+        data: rows of the trial.
         domain: which ways of weighting are searched.
         given: `class_weight` as the caller said it, or None.
         prior: the share of positives, or None.

@@ -1,4 +1,4 @@
-"""What the backends keep of each training, and how to let it go between trials.
+"""Memory that the backends keep of each training, freed between trials.
 
 TensorFlow: `tf.custom_gradient`, called in a graph, registers a function under a name of its own,
 which nothing removes (tensorflow/python/ops/custom_gradient.py), and which holds the whole graph.
@@ -22,7 +22,7 @@ STEP = "one_step_on_data"
 TRIALS_BETWEEN = 5
 """Trials after which JAX forgets: to compile all again takes about five seconds."""
 MAX_DEPTH = 5
-"""How deep the tensors lie in what an entry holds: in a list of a function of a function."""
+"""Depth of the tensors in an entry: in a list of a function of a function."""
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ def _read_cell(cell: Any) -> Any:
 
 
 def forget_compiled(num_trials: int) -> None:
-    """Let JAX forget what it compiled, after every fifth trial; it compiles again what it needs."""
+    """Free the compiled functions of JAX after every fifth trial; it compiles again if needed."""
     if keras.backend.backend() == "jax" and num_trials % TRIALS_BETWEEN == 0:
         import jax
 

@@ -15,7 +15,7 @@ from keras_binclf.tuner.space.points import get_hidden_units
 def make_classifier(
     point: Mapping[str, Any], input_shape: tuple[int, ...], **options: Any
 ) -> keras.Model:
-    """Return the `binary_classifier` that the values of a trial say, not compiled.
+    """Return the `binary_classifier` with the values of a trial, not compiled.
 
     Args:
         point: values by name, active ones alone.
@@ -50,7 +50,7 @@ def make_with_backbone(
 
 
 def _check_features(features: Any) -> Any:
-    """Return what the backbone returned, if a head can read it."""
+    """Return the output of the backbone, or raise if a head cannot read it."""
     if not isinstance(features, keras.KerasTensor):
         raise TypeError(
             "`backbone` must return a tensor that was computed from `inputs`. Received: "

@@ -31,7 +31,7 @@ def make_score(score: Any, owner: str) -> keras.metrics.Metric:
     """Return the metric that a search optimizes, from its name or itself.
 
     Raises:
-        TypeError: for what is neither.
+        TypeError: for anything else.
         ValueError: for an unknown name, a score that needs more than a name, a metric that reads
             logits, and one that does not say which way is better.
     """

@@ -85,7 +85,7 @@ def train(model: keras.Model, data: Data, plan: Plan) -> keras.callbacks.History
         plan: how to train.
 
     Returns:
-        What `keras.Model.fit` returned, with `fit_seconds` in its history.
+        The `History` of `keras.Model.fit`, with `fit_seconds` in it.
 
     Raises:
         FailedTrialError: if the objective was not defined in any epoch: there is no best one.
@@ -178,7 +178,7 @@ def _forget_functions(model: keras.Model) -> None:
 
 
 def _weight(data: Data, class_weights: tuple[float, float] | None) -> dict[str, Any]:
-    """Return the arguments of `fit` that say how much each row counts."""
+    """Return the arguments of `fit` that weight the rows."""
     if data.is_dataset:
         return {"class_weight": class_weights and dict(enumerate(class_weights))}
     if class_weights is None:
