@@ -7,7 +7,8 @@ import zoo
 
 from keras_binclf import BinaryHead, MLPBlock, Predictor, predict_labels, tune_threshold
 from keras_binclf._data.inputs import InputSpec, read_inputs
-from keras_binclf._data.row_reader import RowReader, arrange_rows, fit_rows
+from keras_binclf._data.row_reader import RowReader, arrange_rows
+from keras_binclf._data.shapes import fit_rows
 
 ZIP, AGE = np.array([[1], [2], [3]], "int32"), np.array([[0.4], [0.5], [-0.6]], "float32")
 ROWS = {"zip": ZIP, "age": AGE}

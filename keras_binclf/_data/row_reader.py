@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_binclf._data.inputs import InputSpec, ModelInputs, find_inputs
+from keras_binclf._data.shapes import count_dimensions, describe_shape, fit_rows, shapes_agree
 from keras_binclf._data.tables import Array, is_frame, split_columns, to_array, to_array_or_tensor
-from keras_binclf._validation import Shape
 
 NOT_FINITE_HINT = (
     "A hidden layer can turn either into a plausible number: replace missing values as was done "
@@ -145,7 +145,7 @@ class RowReader:
             return self._collect_nested(x)
         (spec,) = self.specs
         is_wrapped = isinstance(x, list | tuple) and len(x) == 1 and spec.shape is not None
-        if is_wrapped and _count_dimensions(x[0]) == len(spec.shape or ()) + 1:
+        if is_wrapped and count_dimensions(x[0]) == len(spec.shape or ()) + 1:
             return list(x)  # Keras takes `[x]` for `x`, too.
         return [x]
 
@@ -204,7 +204,7 @@ class RowReader:
             if spec.shape is not None
         ]
         single = [
-            array.ndim == len(spec.shape or ()) and _agree(spec.shape or (), array.shape)
+            array.ndim == len(spec.shape or ()) and shapes_agree(spec.shape or (), array.shape)
             for spec, array in known
         ]
         if any(single) and not all(single):
@@ -222,7 +222,7 @@ class RowReader:
         fitted = fit_rows(array, spec.shape, may_expand=not self._allow_one)
         if fitted is None:
             received = f"shape {tuple(array.shape)}"
-            raise self._error(_describe_shape(spec.shape, self._allow_one), received, spec)
+            raise self._error(describe_shape(spec.shape, self._allow_one), received, spec)
         return fitted
 
     def check_lengths(self, arrays: list[Any]) -> None:
@@ -289,52 +289,8 @@ def arrange_rows(model: keras.Model, x: Any, owner: str) -> Any:
     return to_array_or_tensor(x, "x", owner, True)
 
 
-def fit_rows(array: Any, shape: Shape, *, may_expand: bool = True) -> Any | None:
-    """Return rows of the given shape each, with a last dimension of 1 added or dropped as in Keras.
-
-    Args:
-        array: array or tensor of rows.
-        shape: of one row, with None for a size that varies.
-        may_expand: bool, whether a dimension may be added. Defaults to `True`.
-
-    Returns:
-        The rows, or None where they do not fit.
-    """
-    rank = len(array.shape) - 1
-    if may_expand and rank == len(shape) - 1 and shape[-1] == 1:
-        array = array[..., None]
-    elif rank == len(shape) + 1 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array if len(array.shape) > 0 and _agree(shape, array.shape[1:]) else None
-
-
 def _join(names: Iterable[Any]) -> str:
     return ", ".join(repr(name) for name in names)
-
-
-def _count_dimensions(value: Any) -> int:
-    """Return the rank of an array or of nested lists."""
-    if hasattr(value, "shape"):
-        return len(value.shape)
-    try:
-        return np.ndim(value)
-    except ValueError:  # lists of different lengths
-        return -1
-
-
-def _describe_shape(shape: Shape, allow_one: bool) -> str:
-    """Return the shapes that rows can have, in words."""
-    sizes = ["?" if size is None else str(size) for size in shape]
-    row = f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
-    rows = f"({', '.join(['n', *sizes])})" if sizes else "(n,)"
-    return f"of shape {rows}, or {row} for one row" if allow_one else f"of shape {rows}"
-
-
-def _agree(expected: Shape, shape: tuple[int, ...]) -> bool:
-    """Whether a shape is the expected one, of which sizes may be open."""
-    return len(expected) == len(shape) and all(
-        size in (None, given) for size, given in zip(expected, shape, strict=True)
-    )
 
 
 def _usual_dtype(array: Array) -> np.dtype[Any]:

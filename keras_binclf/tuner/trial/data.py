@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_binclf._data.labels import check_labels, check_weights
-from keras_binclf._data.row_reader import fit_rows
 from keras_binclf._data.scored_rows import iterate_batches
+from keras_binclf._data.shapes import fit_rows
 from keras_binclf._data.tables import is_dataset, is_frame, to_array
 from keras_binclf._validation import error_message
 from keras_binclf.tuner.trial.finite import Accepts, check_features, check_finite
