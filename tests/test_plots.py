@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_binclf import AdamMomentLogger, binary_classifier, plots
-from keras_binclf.callbacks.adam_moments.adam_moment_logger import RMS_RATIO_WARNING
+from keras_binclf.callbacks.adam_moments.epoch_rows import RMS_RATIO_WARNING
 from keras_binclf.plots import adam
 
 # Figures show a logger's history, which is NumPy; test_adam_moment_logger.py tests the history.

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_binclf._validation import check_integer_at_least, error_message
 from keras_binclf.callbacks import AdamMomentLogger
-from keras_binclf.callbacks.adam_moments.adam_moment_logger import RMS_RATIO_WARNING
+from keras_binclf.callbacks.adam_moments.epoch_rows import RMS_RATIO_WARNING
 from keras_binclf.plots._figure import (
     BLACK,
     BLUE,

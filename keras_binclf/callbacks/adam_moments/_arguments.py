@@ -1,18 +1,20 @@
-"""Checks of what `AdamMomentLogger` is given."""
+"""Checks of the arguments of `AdamMomentLogger`."""
 
 import os
 import re
 from typing import Any
 
+import keras
+
 from keras_binclf._validation import check_choice, error_message, to_list
+from keras_binclf.callbacks.adam_moments._files import SUFFIXES
 from keras_binclf.callbacks.adam_moments._quantities import QUANTITIES
-from keras_binclf.callbacks.adam_moments._sinks import SUFFIXES
 
 OWNER = "AdamMomentLogger"
 
 
 def check_variables(value: Any) -> Any:
-    """Return what chooses variables, if it is of a kind that can."""
+    """Return `variables`, if it is None, a regular expression or a function."""
     expected = "None, a regular expression, or a function of a variable's path"
     if value is None or callable(value):
         return value
@@ -24,6 +26,14 @@ def check_variables(value: Any) -> Any:
         hint = f"It is no regular expression: {error}."
         raise ValueError(error_message("variables", OWNER, expected, value, hint)) from error
     return value
+
+
+def check_optimizer(value: Any) -> Any:
+    """Return `optimizer`, if it is None, a name or an optimizer."""
+    if value is None or isinstance(value, str | keras.optimizers.Optimizer):
+        return value
+    expected = "None, an optimizer of Keras, or the name of the model's attribute that holds it"
+    raise TypeError(error_message("optimizer", OWNER, expected, value))
 
 
 def check_quantities(value: Any) -> tuple[str, ...]:

@@ -1,212 +1,95 @@
-"""Where the logged rows go: to memory, to a file, to TensorBoard."""
+"""The places outside of memory that rows are written to, none of which may end a training."""
 
-import csv
-import io
-import json
-import math
-import os
-import re
+import contextlib
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-import numpy as np
-
-from keras_binclf.callbacks.adam_moments._quantities import QUANTITIES
-
-KEYS = ("run", "epoch", "step", "variable")
-"""What comes before the columns of the quantities in each row of a file."""
-
-SUFFIXES = (".csv", ".jsonl")
+from keras_binclf.callbacks.adam_moments._files import File
+from keras_binclf.callbacks.adam_moments._memory import Record
+from keras_binclf.callbacks.adam_moments._tensorboard import TensorBoard
 
 
-class Record(NamedTuple):
-    """The columns of all variables at one step.
+class Sink:
+    """A file or a directory of logs; the first failure to write is a warning, not an error.
 
-    Attributes:
-        run: int, number of the training since the logger was made, from 1.
-        epoch: int, from 0 as in Keras.
-        step: int, `optimizer.iterations` after the step.
-        variables: tuple of str, keys of the variables.
-        sizes: array of shape `(variables,)`, number of entries of each.
-        values: array of shape `(variables, columns)`.
-    """
-
-    run: int
-    epoch: int
-    step: int
-    variables: tuple[str, ...]
-    sizes: np.ndarray
-    values: np.ndarray
-
-
-class Memory:
-    """Rows by variable, as arrays.
+    A `File` tries again with the next rows. A `TensorBoard` does not: the thread that writes its
+    events has ended.
 
     Args:
-        columns: tuple of str, names of the columns of the values.
+        target: File or TensorBoard, open.
+        name: str, the argument of the logger that holds the path.
+        path: str.
     """
 
-    def __init__(self, columns: tuple[str, ...]) -> None:
-        self.columns = columns
-        self.rows: dict[str, list[tuple[int, int, int, np.ndarray]]] = {}
+    def __init__(self, target: File | TensorBoard, name: str, path: str) -> None:
+        self.target, self.name, self.path = target, name, path
+        self.has_failed = self.is_closed = False
 
     def add(self, record: Record) -> None:
-        """Keep the rows of a record."""
-        for variable, values in zip(record.variables, record.values, strict=True):
-            row = (record.run, record.epoch, record.step, values)
-            self.rows.setdefault(variable, []).append(row)
+        """Add the rows of a record."""
+        self._try(lambda: self.target.add(record))
 
-    def to_arrays(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return the columns of each variable as arrays, integers for run, epoch and step."""
-        history = {}
-        for variable, rows in self.rows.items():
-            *keys, values = zip(*rows, strict=True)
-            named: dict[str, np.ndarray] = {
-                name: np.array(key) for name, key in zip(KEYS, keys, strict=False)
-            }
-            history[variable] = named | dict(zip(self.columns, np.stack(values).T, strict=True))
-        return history
+    def flush(self) -> None:
+        """Write the rows that were added."""
+        self._try(self.target.flush)
+
+    def close(self) -> None:
+        """Write the rows that were added, and close."""
+        self._try(self.target.close)
+
+    def abandon(self) -> None:
+        """Close after a training that ended with an error; the rows of its last epoch are lost."""
+        if isinstance(self.target, TensorBoard):
+            self.close()
+
+    def _try(self, write: Callable[[], None]) -> None:
+        if self.is_closed:
+            return
+        try:
+            write()
+        except OSError as error:
+            self._warn(error)
+            if isinstance(self.target, TensorBoard):
+                self.is_closed = True
+                with contextlib.suppress(OSError):
+                    self.target.close()
+
+    def _warn(self, error: OSError) -> None:
+        if self.has_failed:
+            return
+        self.has_failed = True
+        if isinstance(self.target, File):
+            rest = "tries again at the end of each epoch"
+        else:
+            rest = "writes nothing more there"
+        warnings.warn(
+            f"AdamMomentLogger could not write to {self.name}={self.path!r}: "
+            f"{error.strerror or error}. The training goes on, and the logger {rest}; its "
+            "`history` has all rows.",
+            stacklevel=2,
+        )
 
 
-class File:
-    """A file of comma-separated values or of JSON lines, one row for each variable and step.
-
-    Rows are written at the end of each epoch in one go, after what the file already holds.
+def open_sinks(
+    filepath: str | None,
+    log_dir: str | None,
+    columns: tuple[str, ...],
+    quantities: tuple[str, ...],
+) -> list[Sink]:
+    """Open the file and the directory of a training, where they are given.
 
     Args:
-        path: str, which ends with `".csv"` or `".jsonl"`.
-        columns: tuple of str, names of the columns of the values.
+        filepath: str, path of a file, or None.
+        log_dir: str, path of a directory for TensorBoard, or None.
+        columns: tuple of str, names of the columns.
+        quantities: tuple of str, names of the quantities.
 
     Raises:
-        OSError: if the file cannot be written.
-        ValueError: if it holds other columns.
+        OSError: if one of them cannot be written.
     """
-
-    def __init__(self, path: str, columns: tuple[str, ...]) -> None:
-        self.path, self.columns = path, (*KEYS, *columns)
-        self.as_json = path.endswith(".jsonl")
-        self.waiting: list[Sequence[Any]] = []
-        try:
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            # A crash may have cut a character in two.
-            with open(path, "a+", encoding="utf-8", errors="replace", newline="") as file:
-                file.seek(0)
-                self.first_run = self._check(file) + 1
-                if not self.as_json and not file.tell():
-                    file.write(self._format([self.columns]))
-        except OSError as error:
-            raise type(error)(
-                error.errno,
-                "`filepath` of AdamMomentLogger must be a file that can be written. Received: "
-                f"filepath={path!r}. {error.strerror}",
-                path,
-            ) from error
-
-    def _check(self, file: Any) -> int:
-        """Return the number of the last run in the file, 0 if it is empty."""
-        first = file.readline()
-        if not first:
-            return 0
-        if self._find_columns(first) != self.columns:
-            raise ValueError(
-                "`filepath` of AdamMomentLogger must be a new file, or one with the columns of "
-                f"its quantities. Received: filepath={self.path!r}, which begins with other ones: "
-                f"{first.strip()}. Give another path, or the quantities that it was written with."
-            )
-        last, run = first, 0
-        for line in file:
-            last, run = line, max(run, _find_run(line))
-        if not last.endswith("\n"):
-            warnings.warn(
-                f"The last line of {self.path!r} is not complete. It was left as it is, and what "
-                "follows begins on a new line.",
-                stacklevel=2,
-            )
-            file.write("\n")
-        return max(run, _find_run(first))
-
-    def _find_columns(self, line: str) -> tuple[str, ...] | None:
-        """Return the names in the first line, None if there are none."""
-        if not self.as_json:
-            return tuple(next(csv.reader([line])))
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return None
-        return tuple(row) if isinstance(row, dict) else None
-
-    def add(self, record: Record) -> None:
-        """Keep the rows of a record until `flush`."""
-        for variable, values in zip(record.variables, record.values.tolist(), strict=True):
-            keys = (self.first_run, record.epoch, record.step, variable)
-            self.waiting.append((*keys, *values))
-
-    def flush(self) -> None:
-        """Write what waits, so that it survives the process."""
-        if not self.waiting:
-            return
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
-            file.write(self._format(self.waiting))
-        self.waiting = []
-
-    def _format(self, rows: Iterable[Sequence[Any]]) -> str:
-        if self.as_json:
-            lines = (dict(zip(self.columns, map(_to_json, row), strict=True)) for row in rows)
-            return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        return text.getvalue()
-
-    def close(self) -> None:
-        """Write what waits."""
-        self.flush()
-
-
-class TensorBoard:
-    """Scalars that TensorBoard shows, tagged `adam/column/variable`.
-
-    Histograms are left out; they are in the other places.
-
-    Args:
-        path: str, directory.
-        quantities: tuple of str, names of the quantities.
-    """
-
-    def __init__(self, path: str, quantities: tuple[str, ...]) -> None:
-        from tensorboard import summary  # it takes a second to import
-
-        self.writer = summary.Writer(path)
-        self.columns = [
-            (column, QUANTITIES[name].scalar)
-            for name in quantities
-            for column in QUANTITIES[name].columns
-        ]
-
-    def add(self, record: Record) -> None:
-        """Write the scalars of a record."""
-        for variable, values in zip(record.variables, record.values, strict=True):
-            for (column, scalar), value in zip(self.columns, values, strict=True):
-                if scalar:
-                    self.writer.add_scalar(f"adam/{column}/{variable}", value, record.step)
-
-    def flush(self) -> None:
-        """Write what waits."""
-        self.writer.flush()
-
-    def close(self) -> None:
-        """Write what waits, and close the file."""
-        self.writer.close()
-
-
-def _to_json(value: Any) -> Any:
-    """JSON knows no numbers that are not finite."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
-    return value
-
-
-def _find_run(line: str) -> int:
-    """Return the run of a row; 0 for the header, and for what is left of a row that was cut."""
-    found = re.match(r'(?:\{"run": )?(\d+),.*\n', line)
-    return int(found[1]) if found else 0
+    sinks = []
+    if filepath is not None:
+        sinks.append(Sink(File(filepath, columns), "filepath", filepath))
+    if log_dir is not None:
+        sinks.append(Sink(TensorBoard(log_dir, quantities), "log_dir", log_dir))
+    return sinks

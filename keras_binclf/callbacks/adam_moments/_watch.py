@@ -1,4 +1,4 @@
-"""Look at one optimizer while it trains: only around the steps that are scheduled."""
+"""Observation of one optimizer while it trains, around the scheduled steps only."""
 
 import math
 import warnings
@@ -29,20 +29,22 @@ MAX_UNSURE = 64
 
 
 class Watch:
-    """One optimizer of the Adam family, and the variables of it that are logged.
+    """Observes the logged variables of one optimizer of the Adam family.
 
-    How far it is, is counted here, so that training need not wait for the device. Where the count
-    is not sure (a dynamic loss scale skips batches, and one call may train several), it is read,
-    but only when the next batch may be a scheduled one.
+    Steps are counted here, so that training need not wait for the device. Where the count is not
+    sure (a dynamic loss scale skips batches, and one call may train several), it is read from the
+    optimizer, but only when the next batch may be a scheduled one. In a `train_step` of one's own a
+    batch may make any number of steps: there it is read before each batch.
 
     Args:
-        model: keras.Model, which is trained.
+        model: keras.Model, the trained one.
         adam: optimizer, built.
-        moments: list of Moments, what is logged.
+        moments: list of Moments of the logged variables.
         names: tuple of str, their keys.
         quantities: tuple of str, names of quantities.
         schedule: function of a step that tells whether it is logged.
         skips: bool, whether the optimizer may skip batches.
+        is_custom: bool, whether a batch may make any number of steps.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Watch:
         quantities: tuple[str, ...],
         schedule: Schedule,
         skips: bool,
+        is_custom: bool,
     ) -> None:
         self.model, self.moments, self.names, self.schedule = model, moments, names, schedule
         self.key = _make_key(model, adam)
@@ -61,7 +64,9 @@ class Watch:
         self.plan = Plan(quantities, self.rule)
         self.counter, self.product = get_counter(adam), get_product(adam)
         self.batches = model.steps_per_execution
-        self.is_sure = self.batches == 1 and not skips
+        self.is_custom = is_custom
+        self.is_sure = self.batches == 1 and not skips and not is_custom
+        self.most: int | None = None  # counts of one batch of a custom step, of those seen so far
         self.shapes = tuple(tuple(row.weight.shape) for row in moments)
         self.sizes = np.array([float(math.prod(shape)) for shape in self.shapes])
         self.lowest = self.highest = -1
@@ -81,17 +86,17 @@ class Watch:
         self.observe = compile_reading(observe, self.readers[1], jit_compile)
 
     def is_for(self, model: Any, adam: Any, moments: Sequence[Moments]) -> bool:
-        """Whether this watches these variables of this optimizer, compiled as it is now."""
+        """Whether this observes these variables of this optimizer, compiled as it is now."""
         same = [_ids(row) for row in self.moments] == [_ids(row) for row in moments]
         return same and self.key == _make_key(model, adam)
 
     def forget(self) -> None:
-        """Drop what belongs to a training that has ended, or ended with an error."""
+        """Drop the values of a training that has ended, also with an error."""
         self.before = None
         self.lose_count()
 
     def lose_count(self) -> None:
-        """Look anew before the next batch how far it is and where, since both may have changed."""
+        """Read the count and the places of the variables anew before the next batch."""
         self.lowest = self.highest = -1
         for reader in self.readers:
             reader.forget()
@@ -106,8 +111,8 @@ class Watch:
         """Do the same for the first batch, when the optimizer was not built before it.
 
         Args:
-            values: dict of what was in the variables, by `id`. Moments were 0, the count too if it
-                is not known; weights that did not exist are NaN.
+            values: dict of the values of variables, by `id`. Moments were 0, the count too if it is
+                not known; weights that did not exist are NaN.
         """
 
         def find(variable: keras.Variable, default: float) -> Tensor:
@@ -131,11 +136,13 @@ class Watch:
         return self.observe(before)
 
     def derive(self, numbers: Tensor) -> tuple[int, np.ndarray] | None:
-        """Return the step and its columns, or None if the batch completed no step."""
+        """Return the step and its columns, or None if the batch completed no scheduled step."""
         taken, low, high, *totals = ops.convert_to_numpy(numbers)
         if taken < 1:
             return None
         step = int(high) * LOW_BITS + int(low)
+        if not self._is_any_scheduled(step - int(taken) + 1, step):
+            return None
         by_variable = np.reshape(totals, (len(self.moments), -1))
         return step, self.plan.derive(by_variable, step, self.sizes)
 
@@ -152,7 +159,7 @@ class Watch:
                 )
 
     def _is_due(self) -> bool:
-        if self.lowest < 0:
+        if self.lowest < 0 or self.is_custom:
             self._read_count()
         due = self._is_scheduled()
         unsure = self.lowest != self.highest
@@ -163,8 +170,13 @@ class Watch:
 
     def _is_scheduled(self) -> bool:
         """Whether the next batch may complete a scheduled step."""
+        if self.is_custom and self.most is None:
+            return True
         first = self.lowest // self.rule.accumulation + 1
-        last = (self.highest + self.batches) // self.rule.accumulation
+        most = self.most or self.batches
+        return self._is_any_scheduled(first, (self.highest + most) // self.rule.accumulation)
+
+    def _is_any_scheduled(self, first: int, last: int) -> bool:
         return any(self.schedule(step) for step in range(first, last + 1))
 
     def _count_batch(self) -> None:
@@ -173,15 +185,18 @@ class Watch:
             self.lowest = self.highest
 
     def _read_count(self) -> None:
-        (count,) = self.readers[2]()
-        self.lowest = self.highest = int(ops.convert_to_numpy(count))
+        (value,) = self.readers[2]()
+        count = int(ops.convert_to_numpy(value))
+        if self.is_custom and self.lowest >= 0:
+            self.most = max(self.most or 0, count - self.lowest, self.batches)
+        self.lowest = self.highest = count
 
 
 def list_watched(adams: Sequence[Any]) -> list[tuple[Any, list[Moments], tuple[str, ...]]]:
-    """Return each optimizer with its moments and their keys.
+    """Return each built optimizer with its moments and their keys.
 
-    A `MultiOptimizer` does not build those that train no variable. The key of a variable is its
-    path; the second variable of a path gets `#2` after it.
+    A `MultiOptimizer` does not build an optimizer that trains no variable. The key of a variable is
+    its path; the second variable of a path gets `#2` after it.
     """
     seen: dict[str, int] = {}
     watched = []
@@ -196,7 +211,7 @@ def list_watched(adams: Sequence[Any]) -> list[tuple[Any, list[Moments], tuple[s
 
 
 def _make_key(model: Any, adam: Any) -> tuple[Any, ...]:
-    ids = id(model), id(model.optimizer), id(adam)
+    ids = id(model), id(getattr(model, "optimizer", None)), id(adam)
     return *ids, make_rule(adam), model.steps_per_execution, model.jit_compile
 
 
@@ -205,7 +220,7 @@ def _ids(row: Moments) -> list[int]:
 
 
 def _runs_on_cpu() -> bool:
-    """Whether one processor holds whole variables, and a compiler makes loops fast."""
+    """Whether variables are whole on one processor, and a compiler makes loops fast."""
     if keras.backend.backend() == "torch" or keras.distribution.distribution() is not None:
         return False
     return all(device.startswith("cpu") for device in keras.distribution.list_devices())
