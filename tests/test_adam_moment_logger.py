@@ -786,11 +786,19 @@ def test_row_that_was_written_in_part_is_taken_back(tmp_path, monkeypatch):
 
 # TensorBoard writes in a thread, which ends with the error.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_full_disk_under_tensorboard_warns_once_and_training_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("by_tensorflow", [False, True])
+def test_full_disk_under_tensorboard_warns_once_and_training_goes_on(
+    tmp_path, monkeypatch, by_tensorflow
+):
+    """TensorBoard writes by TensorFlow where it is installed, whose errors are its own."""
+    from tensorboard.compat import tf
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     def fail(self, data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        text = os.strerror(errno.ENOSPC)
+        if by_tensorflow:
+            raise tf.errors.OpError(None, None, text, 8)
+        raise OSError(errno.ENOSPC, text)
 
     class Fill(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

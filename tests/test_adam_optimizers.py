@@ -242,7 +242,7 @@ def test_both_optimizers_of_a_gan_have_a_logger():
     model = Adversarial()
     model.compile(keras.optimizers.Adam(0.01), keras.optimizers.AdamW(0.01))
     loggers = [AdamMomentLogger(4, optimizer=name) for name in ("d_optimizer", "g_optimizer")]
-    model.fit(X, batch_size=8, epochs=2, verbose=0, callbacks=loggers)
+    model.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=loggers)
     for logger, name, steps in zip(
         loggers, "dg", ([4, 8, 12, 16, 20, 24], [4, 8, 12]), strict=True
     ):

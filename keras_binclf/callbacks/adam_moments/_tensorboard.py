@@ -1,5 +1,8 @@
 """Logged rows in TensorBoard."""
 
+import contextlib
+from collections.abc import Iterator
+
 from keras_binclf.callbacks.adam_moments._memory import Record
 from keras_binclf.callbacks.adam_moments._quantities import QUANTITIES
 
@@ -19,13 +22,12 @@ class TensorBoard:
         from tensorboard import summary  # the import takes a second
 
         try:
-            self.writer = summary.Writer(path)
+            with _raising_os_errors():
+                self.writer = summary.Writer(path)
         except OSError as error:
-            raise type(error)(
-                error.errno,
+            raise OSError(
                 "`log_dir` of AdamMomentLogger must be a directory that can be written. Received: "
-                f"log_dir={path!r}. {error.strerror}",
-                path,
+                f"log_dir={path!r}. {error}"
             ) from error
         self.columns = [
             (column, QUANTITIES[name].scalar)
@@ -38,12 +40,29 @@ class TensorBoard:
         for variable, values in zip(record.variables, record.values, strict=True):
             for (column, scalar), value in zip(self.columns, values, strict=True):
                 if scalar:
-                    self.writer.add_scalar(f"adam/{column}/{variable}", value, record.step)
+                    with _raising_os_errors():
+                        self.writer.add_scalar(f"adam/{column}/{variable}", value, record.step)
 
     def flush(self) -> None:
         """Write the scalars that were added."""
-        self.writer.flush()
+        with _raising_os_errors():
+            self.writer.flush()
 
     def close(self) -> None:
         """Write the scalars that were added, and close the file."""
-        self.writer.close()
+        with _raising_os_errors():
+            self.writer.close()
+
+
+@contextlib.contextmanager
+def _raising_os_errors() -> Iterator[None]:
+    """Raise errors of TensorFlow's file system, which TensorBoard uses if it is there, as OSError.
+
+    A full disk is a `ResourceExhaustedError` of TensorFlow.
+    """
+    from tensorboard.compat import tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
