@@ -161,9 +161,9 @@ PRIVATE = {
     "_flatten_layers": {"iterate_layers"},
     "_keras_history": {"_emits"},
     "_direction": {"get_direction"},
-    "_velocity_hats": {"list_moments"},
+    "_velocity_hats": {"_list_all"},
     # That of an optimizer, and that of a layer.
-    "_trainable_variables": {"list_moments", "list_parts"},
+    "_trainable_variables": {"_list_all", "list_parts"},
     "_non_trainable_variables": {"list_parts"},
     "_layers": {"list_parts"},
     "_value": {"_read_values"},
