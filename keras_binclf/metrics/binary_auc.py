@@ -26,8 +26,10 @@ class BinaryAUC(BinaryMetric):
     `keras.metrics.AUC` spreads 200 thresholds over the probabilities from 0 to 1, of which a rare
     class uses a few. This one counts in `num_bins` bins, evenly spaced in the logit from -16 to 16:
     on a million rows with 0.1 % positives it is within 0.0001 of scikit-learn, where Keras is 0.2
-    off. Scores that share a bin count as ties in ROC; in PR the positives among them are taken as
-    evenly spread, which on scores with many exact ties can be above scikit-learn's value.
+    off. A bin is 0.004 of a logit wide. Scores that share one count as ties in ROC; in PR the
+    positives among them are taken as evenly spread. Where most logits lie within 0.003 of each
+    other, as after the first steps from a head of zeros, ROC was measured 0.03 too low, within
+    0.001 of each other 0.1; exact ties moved PR by up to 0.015, two scores alone by 0.16.
 
     NaN without rows, with one class only, and after an invalid row: a label other than 0 and 1, a
     score that is NaN or no probability, a negative weight.
