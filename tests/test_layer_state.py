@@ -210,6 +210,9 @@ KINDS = {
 }
 
 
+# Keras 3.11 asks JAX for int64 there.
+@pytest.mark.filterwarnings("ignore:Exception encountered when calling Discretization:UserWarning")
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype:UserWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_copy_computes_the_same(kind):
     if kind == "words weighed" and keras.__version__.startswith("3.11."):
