@@ -81,7 +81,7 @@ class ThresholdTuner(keras.callbacks.Callback):
         choose_head(self.model, self.head, type(self).__name__)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note that what is evaluated from now on is the validation of an epoch."""
+        """Note that evaluations from now on are the validation of an epoch."""
         self._in_epoch = True
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -96,7 +96,7 @@ class ThresholdTuner(keras.callbacks.Callback):
             self._set_threshold(self.monitor, logs or {})
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Warn if there was nothing to go by."""
+        """Warn if the monitored metric was never in the logs."""
         self._in_epoch = False
         if not self._seen:
             warnings.warn(
@@ -111,7 +111,7 @@ class ThresholdTuner(keras.callbacks.Callback):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ThresholdTuner":
-        """Make one from what `get_config` returned."""
+        """Make a callback from the result of `get_config`."""
         return cls(**config)
 
     def _set_threshold(self, name: str, logs: dict[str, Any]) -> None:

@@ -102,14 +102,14 @@ def plot_moments(
 
 
 def plot_layers(logger: AdamMomentLogger, *, run: int | None = None) -> "Figure":
-    """Draw the size of the steps and of the surprises of all variables, to compare layers.
+    """Draw `update_ratio` and `rms_ratio` of all variables, to compare layers.
 
     Two panels. `update_ratio` is the norm of the update by that of the weights, with a line at
     0.001, about which it is said to be healthy: Karpathy, CS231n, "Ratio of weights:updates",
-    https://cs231n.github.io/neural-networks-3/#ratio. `rms_ratio` compares the gradient with what
-    Adam has got used to, with a line at 2.3, above which loss spikes followed in Wortsman et al.,
-    2023, https://arxiv.org/abs/2304.13013, section 3. In a variable of few entries (a bias) it
-    gets there by chance.
+    https://cs231n.github.io/neural-networks-3/#ratio.
+    `rms_ratio` is the gradient divided by its running root mean square, with a line at 2.3, above
+    which loss spikes followed in Wortsman et al., 2023, https://arxiv.org/abs/2304.13013,
+    section 3. In a variable of few entries (a bias) it gets there by chance.
 
     Each variable has a line; more than 7 variables are rows of two heat maps, in which the middle
     of the colours is 0.001, and what exceeds 2.3 is vermilion. Values that are not numbers leave
@@ -160,7 +160,7 @@ def plot_layers(logger: AdamMomentLogger, *, run: int | None = None) -> "Figure"
 
 TITLES = {
     "update_ratio": "update_ratio: norm of the update ÷ norm of the weights",
-    "rms_ratio": "rms_ratio: gradient ÷ what Adam has got used to",
+    "rms_ratio": "rms_ratio: gradient ÷ its running root mean square",
 }
 
 
