@@ -2,34 +2,19 @@
 
 import contextlib
 import functools
-import threading
-import weakref
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_binclf._data.heads import hold as hold
 from keras_binclf._data.heads import select_tensor
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
 from keras_binclf.layers.emission import emit_logits
 from keras_binclf.metrics.base import get_mask
-
-_LOCKS: "weakref.WeakKeyDictionary[BinaryHead, Any]" = weakref.WeakKeyDictionary()
-_LOCKS_LOCK = threading.Lock()
-
-
-def hold(head: BinaryHead) -> Any:
-    """Return the lock under which a head is read with its model, or changed.
-
-    A function that predicts and then compares with the threshold holds it, and so does a function
-    that sets kernel, bias and threshold, so that no thread sees a part of a change. On JAX,
-    `model.predict` itself takes the weights out of the model while it runs.
-    """
-    with _LOCKS_LOCK:
-        return _LOCKS.setdefault(head, threading.RLock())
 
 
 def hides_steps(model: keras.Model) -> bool:

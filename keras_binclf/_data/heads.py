@@ -1,5 +1,7 @@
 """The heads of a model, and the outputs that they emit."""
 
+import threading
+import weakref
 from typing import Any
 
 import keras
@@ -8,6 +10,20 @@ import numpy as np
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
+
+_LOCKS: "weakref.WeakKeyDictionary[BinaryHead, Any]" = weakref.WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+def hold(head: BinaryHead) -> Any:
+    """Return the lock under which a head is read with its model, or changed.
+
+    A function that predicts and then compares with the threshold holds it, and so does a function
+    that sets kernel, bias and threshold, so that no thread sees a part of a change. On JAX,
+    `model.predict` itself takes the weights out of the model while it runs.
+    """
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(head, threading.RLock())
 
 
 def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
@@ -82,7 +98,8 @@ def choose_head(model: Any, head: Any, owner: str) -> BinaryHead:
     chosen = head if isinstance(head, BinaryHead) else find_head(model, head)
     if not any(chosen is own for own in list_heads(model)):
         raise ValueError(f"BinaryHead {chosen.name!r} is not part of model {model.name!r}.")
-    check_head_threshold(chosen, chosen.threshold)
+    with hold(chosen):
+        check_head_threshold(chosen, chosen.threshold)
     return chosen
 
 
