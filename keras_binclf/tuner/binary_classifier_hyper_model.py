@@ -44,7 +44,8 @@ from keras_binclf.tuner.trial.objective import (
     make_score,
     serialize_score,
 )
-from keras_binclf.tuner.trial.training import Plan, train
+from keras_binclf.tuner.trial.plan import Plan
+from keras_binclf.tuner.trial.training import train
 
 
 class BinaryClassifierHyperModel(keras_tuner.HyperModel):

@@ -12,7 +12,7 @@ from typing import Any
 import keras_tuner
 
 from keras_binclf.tuner.search.running_tuner import find_tuner
-from keras_binclf.tuner.trial.training import SearchError
+from keras_binclf.tuner.trial.plan import SearchError
 
 
 @contextlib.contextmanager

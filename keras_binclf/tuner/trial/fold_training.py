@@ -11,13 +11,9 @@ import numpy as np
 
 from keras_binclf.decision import find_head
 from keras_binclf.tuner.trial.data import Data
-from keras_binclf.tuner.trial.training import (
-    Plan,
-    check_defined,
-    check_loss,
-    fit_once,
-    fit_with_validation,
-)
+from keras_binclf.tuner.trial.nan_loss import check_loss
+from keras_binclf.tuner.trial.plan import Plan
+from keras_binclf.tuner.trial.training import check_defined, fit_once, fit_with_validation
 
 
 def train_folds(
@@ -44,7 +40,7 @@ def train_folds(
         The scores of the held-out predictions by the names of the logs.
 
     Raises:
-        FailedTrialError: if the objective is not defined for them.
+        FailedTrialError: if the objective is not defined for them, or the loss became NaN.
     """
     assert data.y is not None
     assert data.folds is not None
@@ -73,7 +69,7 @@ def train_folds(
     epochs = round(float(np.median(best_epochs)))
     # Keras Tuner may have loaded the weights of an earlier, shorter trial.
     model.set_weights(build().get_weights())
-    fit_once(model, data, plan, **{**options, "epochs": epochs})
+    check_loss(fit_once(model, data, plan, **{**options, "epochs": epochs}).history, plan)
     if not math.isnan(logs["val_best_threshold"]):
         find_head(model).threshold = logs["val_best_threshold"]
     for callback in of_tuner:

@@ -1,10 +1,8 @@
-"""Training of one trial: the callbacks that a search needs, and how a trial fails."""
+"""Training of one trial, with the callbacks that a search needs."""
 
-import dataclasses
 import math
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,39 +12,12 @@ import numpy as np
 from keras_binclf.callbacks import ThresholdTuner
 from keras_binclf.tuner.trial.data import Data
 from keras_binclf.tuner.trial.memory import forgetting_steps
+from keras_binclf.tuner.trial.nan_loss import allowing_nan_loss, check_loss
+from keras_binclf.tuner.trial.plan import Plan, SearchError
 
 BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 STEPS_PER_EXECUTION = 16
 """Steps that run without Python between them: on TensorFlow about half the time of small models."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How a trial trains, beside its data.
-
-    Attributes:
-        monitor: name of the objective in the logs.
-        direction: `"max"` or `"min"`.
-        patience: epochs without improvement after which to stop, or None.
-        class_weights: of negatives and positives, in training alone; or None.
-        callbacks: those of the user and of Keras Tuner.
-        options: further arguments of `keras.Model.fit`.
-        why_undefined: why the objective may have no value although the loss is finite.
-        check_all_batches: raises `ValueError` for NaN or infinity in a data set.
-    """
-
-    monitor: str
-    direction: str
-    patience: int | None
-    class_weights: tuple[float, float] | None
-    callbacks: Sequence[keras.callbacks.Callback]
-    options: dict[str, Any]
-    why_undefined: str = ""
-    check_all_batches: Callable[[], None] = lambda: None
-
-
-class SearchError(ValueError):
-    """An error that every other trial would meet too, so that the search must stop."""
 
 
 class RankUndefinedLast(keras.callbacks.Callback):
@@ -108,38 +79,6 @@ def fit_with_validation(model: keras.Model, data: Data, plan: Plan) -> keras.cal
     return fit_once(model, data, plan, **options)
 
 
-def check_loss(logs: dict[str, list[float]], plan: Plan) -> None:
-    """Say so if the loss became NaN: an error if no epoch came before, else a warning.
-
-    Args:
-        logs: values of each epoch by name.
-        plan: how the trial trained.
-    """
-    losses = {"": logs["loss"], "validation ": logs.get("val_loss", [])}
-    epochs = {name: _find_nan(values) for name, values in losses.items()}
-    name, epoch = next(((n, e) for n, e in epochs.items() if e is not None), ("", None))
-    if epoch is None:
-        return
-    try:
-        plan.check_all_batches()
-    except ValueError as error:
-        raise SearchError(str(error)) from error
-    text = (
-        f"The {name}loss of a trial became NaN in epoch {epoch + 1}, although all rows are finite. "
-        "Usual causes: features far from the range -10 to 10, which a `scaler` changes; a scaler "
-        'with NaN in its statistics; a large learning rate (`space={"learning_rate": '
-        '{"max_value": 0.001}}`).'
-    )
-    if not np.isfinite(logs[plan.monitor]).any():
-        raise keras_tuner.errors.FailedTrialError(text)
-    warnings.warn(f"{text} The best epoch before it is kept.", stacklevel=2)
-
-
-def _find_nan(values: Sequence[float]) -> int | None:
-    """Return the first place of NaN, or None."""
-    return next((i for i, value in enumerate(values) if math.isnan(value)), None)
-
-
 def check_defined(values: Sequence[float], plan: Plan) -> None:
     """Raise if the objective has no value; Keras Tuner would rank such a trial without a model."""
     if not np.isfinite(values).any():
@@ -164,7 +103,7 @@ def fit_once(model: keras.Model, data: Data, plan: Plan, **arguments: Any) -> An
     previous = model.steps_per_execution
     model.steps_per_execution = _choose_steps(previous, plan.callbacks)
     _forget_functions(model)
-    with forgetting_steps():
+    with forgetting_steps(), allowing_nan_loss(model):
         try:
             return model.fit(data.x, data.y, **_weight(data, plan.class_weights), **arguments)
         finally:
