@@ -20,6 +20,7 @@ from keras_binclf import (
     binary_classifier,
     find_head,
 )
+from keras_binclf.metrics import Criterion
 
 pytestmark = [
     # Of the Gaussian process behind Bayesian optimization, which has 20 other starts.
@@ -336,6 +337,7 @@ def test_backbone_replaces_the_block_and_nothing_else():
 CONFIGS = {
     "plain": {},
     "scores": {"score": ThresholdMetric("cost", "best", cost_fp=1, cost_fn=9)},
+    "criterion": {"score": Criterion("recall", min_precision=0.5)},
     "scaler": {"scaler": scaler_for(X), "prior": 0.25, "name": "tumours"},
     "space": {
         "space": {
@@ -401,6 +403,7 @@ def test_project_name_tells_spaces_apart():
         ("f1", "val_f1", "max"),
         ("best_mcc", "val_best_mcc", "max"),
         (ThresholdMetric("cost", "best", cost_fp=1, cost_fn=2), "val_best_cost", "min"),
+        (Criterion("cost", cost_fp=1, cost_fn=2), "val_best_cost", "min"),
         (BinaryAUC(name="area"), "val_area", "max"),
     ],
 )
@@ -422,6 +425,16 @@ def test_threshold_of_a_trial_is_the_best_for_its_score():
     chosen = next(m for m in make_metrics(score) if isinstance(m, BestThreshold))
     chosen.update_state(y, p)
     assert 0.15 < float(chosen.result()) < 0.2
+
+
+def test_criterion_is_the_metric_at_the_best_threshold():
+    given = {"cost_fp": 1, "cost_fn": 2, "min_recall": 0.9}
+    metric = ThresholdMetric("cost", "best", **given)
+    one, other = (
+        BinaryClassifierHyperModel(2, score=score) for score in (Criterion("cost", **given), metric)
+    )
+    assert one.get_config() == other.get_config()
+    assert one.project_name == other.project_name
 
 
 def test_untunable_space_adds_nothing_and_takes_defaults():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from searching import COST, HELD_OUT, SPACE, TRAIN, Eager, X, Y, make_tuner
 
-from keras_binclf import ThresholdMetric
+from keras_binclf.metrics import Criterion
 
 NAN, INF = float("nan"), float("inf")
 
@@ -271,7 +271,7 @@ class NoValue(keras.metrics.Mean):
 @pytest.mark.parametrize(
     ("score", "reason"),
     [
-        (ThresholdMetric("recall", "best", min_precision=0.9), "satisfies `min_precision=0.9` on"),
+        (Criterion("recall", min_precision=0.9), "satisfies `min_precision=0.9` on"),
         (NoValue(name="none"), r"any of 1 epochs\. The score has no value for the predictions"),
     ],
 )

@@ -333,6 +333,21 @@ def test_nan_leaves_the_threshold_and_warns(metric, labels):
     assert find_head(model).threshold == 0.3
 
 
+@pytest.mark.parametrize("part", ["weights", "data"])
+def test_nan_of_the_loss_is_named_before_other_causes(part):
+    # PyTorch's loss of probabilities raises for NaN; that of logits does not.
+    model, x = make_model(activation=None), X[64:]
+    if part == "weights":
+        find_head(model).kernel.assign([[np.nan], [np.nan]])
+    else:
+        x = np.full_like(x, np.nan)
+    with pytest.warns(
+        UserWarning, match=r"as it was\. The loss is NaN, too: .*the weights"
+    ) as seen:
+        fit(model, ThresholdTuner(), validation_data=(x, VALIDATION[1]), epochs=1)
+    assert not [warning for warning in seen if "constraints" in str(warning.message)]
+
+
 def test_missing_validation_data_warn_after_training():
     model = make_model()
     find_head(model).threshold = 0.3

@@ -24,9 +24,9 @@ class ThresholdTuner(keras.callbacks.Callback):
     threshold is set when validation ends, before any callback sees the end of the epoch. (Only with
     a `monitor` of training it does: put this callback first then.)
 
-    Where validation finds no threshold (NaN: one class only, or constraints that cannot be
-    satisfied), the head keeps the one it has, with a warning. After training,
-    `keras_binclf.tune_threshold` gives the exact threshold.
+    Where validation finds no threshold (NaN: the loss is NaN, there is one class only, or no
+    threshold satisfies the constraints), the head keeps the one it has, with a warning. After
+    training, `keras_binclf.tune_threshold` gives the exact threshold.
 
     Args:
         monitor: str, the name of a `BestThreshold` in the logs; with `"val_"` before it, of
@@ -121,8 +121,7 @@ class ThresholdTuner(keras.callbacks.Callback):
         if math.isnan(threshold):
             warnings.warn(
                 f"`{self.monitor}` is NaN: there was no best threshold, and ThresholdTuner left "
-                "the head's as it was. Look for validation data of one class, or for constraints "
-                "that cannot be satisfied.",
+                f"the head's as it was. {_explain_nan(logs)}",
                 stacklevel=2,
             )
             return
@@ -149,3 +148,13 @@ class ThresholdTuner(keras.callbacks.Callback):
         """Give the metrics of the model one by one; Keras lists the compiled ones in groups."""
         for metric in self.model.metrics:
             yield from getattr(metric, "metrics", None) or [metric]
+
+
+def _explain_nan(logs: dict[str, Any]) -> str:
+    """Return the causes to look for where there is no best threshold."""
+    if math.isnan(float(logs.get("loss", 0.0))):
+        return (
+            "The loss is NaN, too: look for NaN in the weights, as after too large a learning "
+            "rate, and in the data."
+        )
+    return "Look for validation data of one class, or for constraints that cannot be satisfied."

@@ -88,7 +88,8 @@ class Criterion:
     """The score that a threshold is chosen by, its parameters, and the constraints.
 
     Use it to state once how decisions are judged, and give it as `score` to `ThresholdMetric`,
-    `BestThreshold` and `tune_threshold`. Each of them also takes the fields as keywords.
+    `BestThreshold` and `tune_threshold`, which also take the fields as keywords, and to
+    `BinaryClassifierHyperModel`.
 
     Args:
         score: str, one of the scores of `ThresholdMetric`. Defaults to `"f1"`.

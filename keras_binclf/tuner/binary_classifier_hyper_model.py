@@ -18,6 +18,7 @@ from keras_binclf._validation import (
 )
 from keras_binclf._version import __version__
 from keras_binclf.decision import find_head
+from keras_binclf.metrics import Criterion
 from keras_binclf.metrics.base import get_direction
 from keras_binclf.models import check_input_shape, check_scaler
 from keras_binclf.tuner.search import preflight, project
@@ -80,8 +81,9 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         prior: float in (0, 1), the share of positives, or `None`. Defaults to `None`.
         score: the score to optimize: `"auc"`, `"pr_auc"`, `"brier_score"`,
             `"expected_calibration_error"`, a score of `ThresholdMetric` at 0.5 such as `"f1"`, or
-            at the best threshold such as `"best_f1"`; or a metric, as
-            `ThresholdMetric("cost", "best", cost_fp=1, cost_fn=10)`. Defaults to `"auc"`.
+            at the best threshold such as `"best_f1"`; a `keras_binclf.metrics.Criterion`, such as
+            `Criterion("cost", cost_fp=1, cost_fn=10)`, at the best threshold; or a metric.
+            Defaults to `"auc"`.
         space: dict of hyperparameters with values other than the listed ones, or `None`. Defaults
             to `None`.
         tune_batch_size: bool, whether the batch size is searched. `False` for data sets, which
@@ -131,7 +133,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         backbone: Callable[[Any, Any], Any] | None = None,
         scaler: keras.Layer | None = None,
         prior: float | None = None,
-        score: str | keras.metrics.Metric = "auc",
+        score: str | Criterion | keras.metrics.Metric = "auc",
         space: Mapping[str, Any] | None = None,
         tune_batch_size: bool = True,
         name: str | None = None,

@@ -68,8 +68,8 @@ def _list_names(
     return [name for name in PARAMETERS if name not in absent]
 
 
-def _explain_unknown(name: Any, known: Sequence[str], where: str) -> str:
-    hint = suggest_nearest(name, known, cutoff=0.5)
+def _explain_unknown(name: Any, known: Sequence[str], where: str, cutoff: float = 0.6) -> str:
+    hint = suggest_nearest(name, known, cutoff)
     text = f"`{where}` of {OWNER} has no {name!r}. {hint}".rstrip()
     return f"{text} There are: {', '.join(known)}."
 
@@ -122,7 +122,8 @@ def _parse_range(name: str, given: Mapping[str, Any]) -> Domain:
         raise TypeError(error_message(label, OWNER, expected, given, parameter.hint))
     for key in given:
         if key not in RANGE_KEYS:
-            raise ValueError(_explain_unknown(key, RANGE_KEYS, label))
+            # "max" and "min" are half of a key.
+            raise ValueError(_explain_unknown(key, RANGE_KEYS, label, cutoff=0.5))
     known = dataclasses.asdict(parameter.domain) if isinstance(parameter.domain, Range) else {}
     for key in ("min_value", "max_value"):
         if key not in {**known, **given}:

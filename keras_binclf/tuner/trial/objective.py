@@ -15,7 +15,7 @@ from keras_binclf.metrics import (
     ThresholdMetric,
 )
 from keras_binclf.metrics.base import get_direction
-from keras_binclf.metrics.scores import SCORES
+from keras_binclf.metrics.scores import SCORES, Criterion
 
 BEST = "best_"
 RANKINGS: dict[str, Callable[[], keras.metrics.Metric]] = {
@@ -24,11 +24,17 @@ RANKINGS: dict[str, Callable[[], keras.metrics.Metric]] = {
     "brier_score": BrierScore,
     "expected_calibration_error": ExpectedCalibrationError,
 }
-WITH_COSTS = 'ThresholdMetric("cost", "best", cost_fp=1, cost_fn=10)'
+EXAMPLES = {"cost_fp": 1, "cost_fn": 10, "beta": 2}
+"""Values of the parameters of scores, for messages."""
 
 
 def make_score(score: Any, owner: str) -> keras.metrics.Metric:
-    """Return the metric that a search optimizes, from its name or itself.
+    """Return the metric that a search optimizes.
+
+    Args:
+        score: name of the metric; a `Criterion`, which is optimized over the thresholds; or a
+            metric.
+        owner: name of the class that takes the argument, for messages.
 
     Raises:
         TypeError: for anything else.
@@ -37,8 +43,10 @@ def make_score(score: Any, owner: str) -> keras.metrics.Metric:
     """
     if isinstance(score, str):
         return _make_named(score, owner)
+    if isinstance(score, Criterion):
+        return ThresholdMetric(score, "best")
     if not isinstance(score, keras.metrics.Metric):
-        expected = "the name of a score, or a metric such as `BinaryAUC()`"
+        expected = "the name of a score, a Criterion, or a metric such as `BinaryAUC()`"
         raise TypeError(error_message("score", owner, expected, score))
     if get_direction(score) is None:
         expected = "a metric that says which way is better"
@@ -61,21 +69,22 @@ def _make_named(name: str, owner: str) -> keras.metrics.Metric:
         expected = "one of " + ", ".join(map(repr, names))
         raise ValueError(error_message("score", owner, expected, name, hint))
     if SCORES[base].parameters:
-        needed = " and ".join(f"`{parameter}`" for parameter in SCORES[base].parameters)
-        hint = f"Give the metric: `{WITH_COSTS}`." if base == "cost" else ""
-        hint = hint or f'Give the metric: `ThresholdMetric("{base}", "best", beta=2)`.'
-        raise ValueError(error_message("score", owner, f"a metric with {needed}", name, hint))
+        needed = SCORES[base].parameters
+        values = ", ".join(f"{parameter}={EXAMPLES[parameter]}" for parameter in needed)
+        hint = f'Give `keras_binclf.metrics.Criterion("{base}", {values})`.'
+        expected = "a Criterion with " + " and ".join(map("`{}`".format, needed))
+        raise ValueError(error_message("score", owner, expected, name, hint))
     return ThresholdMetric(base, "best" if name.startswith(BEST) else 0.5)
 
 
 def explain_undefined(score: keras.metrics.Metric) -> str:
     """Return why a score may have no value in any epoch of a trial, and the way out."""
-    config = score.get_config()
-    names = [name for name in ("min_precision", "min_recall") if config.get(name) is not None]
-    if names:
-        constraints = " and ".join(f"`{name}={config[name]}`" for name in names)
+    criterion = getattr(score, "criterion", None)
+    constraints = criterion.constraints() if isinstance(criterion, Criterion) else []
+    if constraints:
+        named = " and ".join(f"`{name}={least}`" for name, least, _ in constraints)
         return (
-            f"No threshold satisfies {constraints} on the validation rows: ask for less, or "
+            f"No threshold satisfies {named} on the validation rows: ask for less, or "
             "validate on more rows."
         )
     return (
@@ -85,9 +94,11 @@ def explain_undefined(score: keras.metrics.Metric) -> str:
 
 
 def serialize_score(score: Any) -> Any:
-    """Return a name as it is, and a metric as its config."""
+    """Return a name as it is, and a metric, or the one of a `Criterion`, as its config."""
     if isinstance(score, str):
         return score
+    if isinstance(score, Criterion):
+        return serialize_score(ThresholdMetric(score, "best"))
     return drop_sharing(keras.saving.serialize_keras_object(score))
 
 
