@@ -1,4 +1,4 @@
-"""Checks of constructor arguments, and the one form that every error message has."""
+"""Checks of arguments, and the common form of error messages."""
 
 import difflib
 import math
@@ -12,34 +12,34 @@ Tensor = Any
 """A tensor of the current backend, a `KerasTensor`, or a NumPy array."""
 
 Shape = tuple[int | None, ...]
-"""A shape; None where the size is not known."""
+"""A shape, with None for an unknown size."""
 
 
 def error_message(name: str, owner: str, expected: str, value: Any, hint: str = "") -> str:
-    """Say what is wrong, what was expected, what came, and, where there is one, the way out."""
+    """Return a message with the wrong argument, its expected and received value, and a way out."""
     text = f"`{name}` of {owner} must be {expected}. Received: {name}={value!r}."
     return f"{text} {hint}" if hint else text
 
 
 def suggest_nearest(name: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return "Did you mean ...?" where one of the known names is like `name`, else nothing.
+    """Return "Did you mean ...?" with the known name nearest to `name`, or an empty string.
 
     Args:
-        name: what was given.
-        known: what there is.
-        cutoff: how alike they must be, from 0 to 1, as in `difflib.get_close_matches`.
+        name: the unknown name.
+        known: the known names.
+        cutoff: least similarity, from 0 to 1, as in `difflib.get_close_matches`.
     """
     nearest = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
     return f"Did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def is_real(value: Any) -> bool:
-    """Whether `value` is a number of Python or NumPy; a bool does not count as one."""
+    """Whether `value` is a number of Python or NumPy; a bool is not one."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_integer(value: Any) -> bool:
-    """Whether `value` is an integer of Python or NumPy; a bool does not count as one."""
+    """Whether `value` is an integer of Python or NumPy; a bool is not one."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -65,10 +65,9 @@ def check_plain_numbers(value: Any, name: str, owner: str) -> None:
     NumPy and the backends would drop the mask and the imaginary part.
 
     Args:
-        value: an array, a tensor, or anything else, of which only arrays and lists of them are
-            looked at.
+        value: array, tensor, or list of them; anything else is ignored.
         name: name of the argument.
-        owner: name of the function or class that takes it.
+        owner: name of the function or class with that argument.
     """
     parts = value if isinstance(value, list | tuple) else [value]
     masked = [part for part in parts if isinstance(part, np.ma.MaskedArray)]
@@ -138,7 +137,7 @@ def check_unit(value: Any, name: str, owner: str, hint: str = "") -> float:
 
 
 def check_integer_at_least(value: Any, minimum: int, name: str, owner: str) -> int:
-    """Return `value` as an int if it is one of at least `minimum`, else raise."""
+    """Return `value` as an int if it is an integer of at least `minimum`, else raise."""
     expected = f"an int of at least {minimum}"
     if not is_integer(value):
         raise TypeError(error_message(name, owner, expected, value))
@@ -148,16 +147,16 @@ def check_integer_at_least(value: Any, minimum: int, name: str, owner: str) -> i
 
 
 def is_threshold(value: Any) -> Any:
-    """Whether a number can be stored as a threshold, or each of an array.
+    """Whether a number, or each number of an array, can be stored as a threshold.
 
-    Devices round what is under the normal numbers of float32 to 0.
+    Devices round numbers below the normal range of float32 to 0.
     """
     stored = np.float32(value)
     return (stored >= np.finfo(np.float32).tiny) & (stored < 1.0)
 
 
 def check_threshold(value: Any, owner: str, hint: str = "") -> float:
-    """Return `value` as the float32 that decides, if that lies strictly between 0 and 1."""
+    """Return `value` rounded to float32, if that lies strictly between 0 and 1, else raise."""
     check_open_unit(value, "threshold", owner, hint)
     if not is_threshold(value):
         expected = "a normal float32 in (0, 1)"
@@ -171,7 +170,7 @@ def shortest_float(value: Any) -> float:
 
 
 def check_features(input_shape: Shape, owner: str) -> int:
-    """Return the last dimension of `input_shape`, or raise `ValueError` if it is not known."""
+    """Return the last dimension of `input_shape`, or raise `ValueError` if it is unknown."""
     features = input_shape[-1]
     if not features:
         raise ValueError(

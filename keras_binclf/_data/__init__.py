@@ -1,1 +1,1 @@
-"""How rows and models are read: heads, inputs, tables and scored rows."""
+"""Readers of models and rows: heads, inputs, tables and scored rows."""

@@ -1,4 +1,4 @@
-"""One pass of a model over rows: its outputs, and the steps that a Keras mask hides."""
+"""Predictions of a model, with the Keras mask of a head's output."""
 
 import contextlib
 import functools
@@ -33,14 +33,15 @@ def _makes_mask(layer: keras.Layer) -> bool:
 
 
 class Reader(keras.Model):
-    """Gives the outputs of a model with the mask of what a head emits, from one pass.
+    """A model that returns the outputs of another with the mask of a head's output.
 
-    It holds the layers of the model and compiles functions of its own, so the model stays as it is.
+    It shares the layers of that model, and compiles functions of its own, so that the other model
+    does not change.
 
     Args:
         model: built model.
         head: one of its heads.
-        logits: bool, whether the head emits logits, whatever its activation is.
+        logits: bool, whether the head emits logits, also if its activation is a sigmoid.
     """
 
     def __init__(self, model: keras.Model, head: BinaryHead, logits: bool) -> None:
@@ -67,13 +68,13 @@ def _find_mask(model: keras.Model, head: BinaryHead, outputs: Any) -> Tensor:
 
 
 class Forward:
-    """Predicts as the model does, with the mask of what a head emits where there may be one.
+    """The predictions of a model, with the mask of a head's output if there may be one.
 
     Args:
         model: Keras model.
         head: one of its heads.
-        logits: bool, whether the head emits logits, whatever its activation is. Defaults to
-            `False`.
+        logits: bool, whether the head emits logits, also if its activation is a sigmoid. Defaults
+            to `False`.
     """
 
     def __init__(self, model: keras.Model, head: BinaryHead, *, logits: bool = False) -> None:

@@ -16,10 +16,10 @@ _LOCKS_LOCK = threading.Lock()
 
 
 def hold(head: BinaryHead) -> Any:
-    """Return the lock under which a head is read with its model, or changed.
+    """Return the lock of a head, held while it predicts and while its weights change.
 
-    A function that predicts and then compares with the threshold holds it, and so does a function
-    that sets kernel, bias and threshold, so that no thread sees a part of a change. On JAX,
+    A function that predicts and then applies the threshold holds it, and so does a function that
+    sets kernel, bias and threshold, so that no thread uses a part of a change. On JAX,
     `model.predict` itself takes the weights out of the model while it runs.
     """
     with _LOCKS_LOCK:
@@ -27,19 +27,20 @@ def hold(head: BinaryHead) -> Any:
 
 
 def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
-    """Return the `BinaryHead` of a model, however deep it is nested.
+    """Find the `BinaryHead` of a model, at any depth of nesting.
+
+    Use it to read or set the threshold and the class names of a model.
 
     Args:
         model: any Keras model or layer, built or not.
-        name: str, the name or path of the head, needed where there are several. Defaults to
-            `None`.
+        name: str, the name or path of the head, needed if there are several. Defaults to `None`.
 
     Returns:
         The head itself, so that `find_head(model).threshold = 0.2` changes the model.
 
     Raises:
         TypeError: if `model` is no Keras model or layer, or `name` no string.
-        ValueError: if there is no head, none of that name, or several to choose from.
+        ValueError: if there is no head, none of that name, or more than one.
 
     Example:
 
@@ -83,13 +84,13 @@ def find_head(model: keras.Layer, name: str | None = None) -> BinaryHead:
 
 
 def list_heads(model: keras.Layer) -> list[BinaryHead]:
-    """Return all heads of a model, however deep they are nested."""
+    """Return all heads of a model, at any depth of nesting."""
     # Keras has no public walk that enters wrappers and subclassed layers.
     return [layer for layer in iterate_layers(model) if isinstance(layer, BinaryHead)]
 
 
 def choose_head(model: Any, head: Any, owner: str) -> BinaryHead:
-    """Return a head of `model`, given by its name or path or as itself."""
+    """Return the head of `model` that `head` names or is."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"`model` of {owner} must be a keras.Model. "
@@ -113,12 +114,12 @@ def check_head_threshold(head: BinaryHead, threshold: Any) -> None:
 
 
 def select_output(model: keras.Model, head: BinaryHead, outputs: Any) -> np.ndarray[Any, Any]:
-    """Return, of the outputs of `model.predict`, the array that `head` emitted."""
+    """Return the output of `head` among those of `model.predict`, as an array."""
     return np.asarray(select_tensor(model, head, outputs))
 
 
 def select_tensor(model: keras.Model, head: BinaryHead, outputs: Any) -> Tensor:
-    """Return, of the outputs of `model`, the tensor that `head` emitted."""
+    """Return the output of `head` among those of `model`, as a tensor."""
     output = keras.tree.flatten(outputs)[find_output(model, head, outputs)]
     shape = tuple(output.shape)
     if shape[-1:] != (1,):
@@ -142,7 +143,7 @@ def check_defined(outputs: np.ndarray[Any, Any]) -> None:
 
 
 def find_output(model: keras.Model, head: BinaryHead, outputs: Any) -> int:
-    """Return the index, among the flattened outputs of `model`, of the one that `head` emits."""
+    """Return the index of the output of `head` among the flattened outputs of `model`."""
     num_outputs = len(keras.tree.flatten(outputs))
     symbolic = getattr(model, "outputs", None) or []
     if len(symbolic) == num_outputs:
@@ -150,8 +151,8 @@ def find_output(model: keras.Model, head: BinaryHead, outputs: Any) -> int:
         if len(places) != 1:
             raise ValueError(
                 f"BinaryHead {head.name!r} emits {len(places)} of the outputs of model "
-                f"{model.name!r}. Expected: the model returns what the head emits unchanged, and "
-                "once. Otherwise call `head.labels` on the output that is meant."
+                f"{model.name!r}. Expected: the model returns the output of the head once, "
+                "unchanged. Otherwise call `head.labels` on that output."
             )
         return places[0]
     if isinstance(outputs, dict) and head.name in outputs:
@@ -167,7 +168,7 @@ def find_output(model: keras.Model, head: BinaryHead, outputs: Any) -> int:
 
 
 def _emits(tensor: Any, head: BinaryHead) -> bool:
-    """Whether `head` made the symbolic `tensor`, perhaps inside of a nested model or a wrapper."""
+    """Whether `tensor` is the output of `head`, also inside a nested model or a wrapper."""
     # The operation that made a tensor is in this private attribute only.
     operation, _, index = tensor._keras_history
     while isinstance(operation, keras.layers.Wrapper):

@@ -1,4 +1,4 @@
-"""The inputs of a model: names, shapes and dtypes, and how its `call` takes them."""
+"""The inputs of a model: names, shapes and dtypes, and the arguments of its `call`."""
 
 import dataclasses
 import inspect
@@ -17,11 +17,11 @@ class InputSpec:
     """One input of a model.
 
     Attributes:
-        name: the key where the model takes a dict; else the name of the `InputLayer`, which stays
-            when the model is saved; in a subclassed model the name of the argument of `call`.
-        shape: of one row, with None for a size that varies; None where the rank is not known.
-        dtype: as Keras names it, also `"string"`; None where a subclassed model takes any.
-        alias: the name of the tensor, by which Keras finds the input before the model is saved.
+        name: the key if the model takes a dict, else the name of the `InputLayer`, which saving
+            keeps; for a subclassed model the name of the argument of `call`.
+        shape: shape of one row, with None for a size that varies; None if the rank is unknown.
+        dtype: name of a Keras dtype, or `"string"`; None if a subclassed model accepts any.
+        alias: name of the tensor, which Keras accepts for the input before the model is saved.
     """
 
     name: str
@@ -31,7 +31,7 @@ class InputSpec:
 
     @property
     def host_dtype(self) -> np.dtype[Any] | None:
-        """The dtype of NumPy in which values are given to this input; None where it takes any."""
+        """The NumPy dtype of values for this input; None if it accepts any."""
         if self.dtype is None:
             return None
         if self.dtype == "string":
@@ -43,12 +43,12 @@ class InputSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ModelInputs:
-    """The inputs of a model as a flat list, and how its `call` takes them.
+    """The inputs of a model as a flat list, and the arguments of its `call`.
 
     Attributes:
         specs: the inputs, in the order of `keras.tree.flatten`.
-        arguments: the arguments of `call`, as structures of specs.
-        argument_names: the names of those arguments.
+        arguments: arguments of `call`, as structures of specs.
+        argument_names: names of those arguments.
     """
 
     specs: tuple[InputSpec, ...]
@@ -61,17 +61,17 @@ class ModelInputs:
         return self.arguments[0] if len(self.arguments) == 1 else self.arguments
 
     def pack(self, values: Iterable[Any]) -> Any:
-        """Return values, one for each spec, in the structure that `structure` has."""
+        """Return values, one for each spec, in the same structure as `structure`."""
         return keras.tree.pack_sequence_as(self.structure, list(values))
 
     def call(self, model: keras.Model, tensors: Iterable[Any]) -> Any:
-        """Return the outputs of `model` in inference for its inputs, given as a flat list."""
+        """Call `model` in inference mode with a flat list of its inputs, and return its outputs."""
         first, *others = keras.tree.pack_sequence_as(self.arguments, list(tensors))
         named = dict(zip(self.argument_names[1:], others, strict=True))
         return model(first, **named, training=False)
 
     def declare(self, shapes: Iterable[Shape | None], dtypes: Iterable[str]) -> "ModelInputs":
-        """Return the inputs with these shapes and dtypes, where the model itself says none."""
+        """Return a copy with the given shapes and dtypes where those of the model are unknown."""
         specs = [
             dataclasses.replace(
                 spec,

@@ -1,4 +1,4 @@
-"""Labels and weights of rows, checked."""
+"""Checks of the labels and weights of rows."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from keras_binclf._data.tables import NUMBERS, Array, is_missing, to_array
 
 
 def check_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> Array:
-    """Return a vector of 0.0 and 1.0; labels of rows that are not present do not count."""
+    """Return labels as a vector of 0.0 and 1.0; those of absent rows are not checked."""
     labels = _fit(to_array(y, "y", owner, allow_text=True), shape)
     if labels is None:
         raise ValueError(
@@ -23,7 +23,7 @@ def check_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> 
         )
     values = np.unique(counted)
     if not np.isin(values, (0, 1)).all():
-        hint = "Find out what the other values mean before mapping them."
+        hint = "Find out the meaning of the other values before mapping them."
         if np.isnan(values).any():
             hint = "Leave out the rows without a label."
         elif len(values) <= 2:
@@ -35,7 +35,7 @@ def check_labels(owner: str, y: Any, shape: tuple[int, ...], present: Array) -> 
 
 
 def check_weights(owner: str, sample_weight: Any, shape: tuple[int, ...]) -> Array:
-    """Return weights in `shape`; those of examples hold for all their steps."""
+    """Return weights in `shape`; the weight of an example applies to all its steps."""
     weights = to_array(sample_weight, "sample_weight", owner, hint="")
     fitted = _fit(weights, shape)
     if fitted is None and len(shape) > 1:
@@ -63,20 +63,20 @@ def _fit(values: Array, shape: tuple[int, ...]) -> Array | None:
 
 
 def _some(values: Array) -> str:
-    """Return some of the values, each once."""
+    """Return a text with up to five distinct values."""
     distinct = _list_distinct(values)
     return ", ".join(map(repr, distinct[:5])) + (", …" if len(distinct) > 5 else "")
 
 
 def _list_distinct(values: Array) -> list[Any]:
-    if values.dtype.kind == "O":  # Of types that cannot be compared.
+    if values.dtype.kind == "O":  # Values of different types cannot be compared.
         by_text = {repr(value): value for value in values.flat}
         return [by_text[text] for text in sorted(by_text)]
     return [value.item() for value in np.unique(values)]
 
 
 def _map_hint(labels: Array) -> str:
-    """Say how to turn labels that are not numeric into 0 and 1."""
+    """Return advice on mapping labels that are not numeric to 0 and 1."""
     distinct = _list_distinct(labels)
     known = [value for value in distinct if not is_missing(value)]
     if len(known) < len(distinct):

@@ -1,4 +1,4 @@
-"""Rows in any form, turned into arrays for the inputs of a model."""
+"""Conversion of rows in any form to the arrays of a model's inputs."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -22,8 +22,8 @@ class Rows:
     """Arrays in the order of the model's inputs, all with a batch dimension.
 
     Attributes:
-        arrays: one for each input, of the same length.
-        is_one: whether they came as one row without batch dimension.
+        arrays: one array for each input, all of the same length.
+        is_one: whether they were given as one row without batch dimension.
     """
 
     arrays: list[Array]
@@ -34,14 +34,14 @@ class Rows:
 
 
 class RowReader:
-    """Turn rows in any form into the arrays of a model's inputs, before anything is computed.
+    """Converts rows in any form to the arrays of a model's inputs, and checks them.
 
     Args:
         inputs: the inputs of the model.
         owner: name of the public function or class that takes the rows, for messages.
         name: str, name of the argument. Defaults to `"x"`.
-        allow_one: bool, whether one row may come without batch dimension. Defaults to `False`.
-        finite: bool, whether NaN and infinity are errors. Defaults to `False`.
+        allow_one: bool, whether one row without batch dimension is accepted. Defaults to `False`.
+        finite: bool, whether NaN and infinity are refused. Defaults to `False`.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class RowReader:
         """Return the rows in `x`.
 
         Args:
-            x: array, table, sparse matrix or tensor; or a list or dict of them where the model has
-                several inputs, of which a table may also hold the columns.
+            x: array, table, sparse matrix or tensor; for a model with several inputs, a list or
+                dict of them, or a table with a column for each input.
 
         Raises:
             TypeError: for values that are not numeric.
@@ -87,13 +87,13 @@ class RowReader:
         return Rows(list(map(self._convert, self.specs, arrays)), is_one)
 
     def arrange(self, x: Any) -> Any:
-        """Return the rows in `x` in the structure in which `model.predict` takes them.
+        """Return the rows in `x` in the structure of the inputs, for `model.predict`.
 
-        Their dtypes stay, for Keras to cast, and tensors of the backend are not copied. Inputs
-        that may be left out may be None.
+        Dtypes are left for Keras to cast, and tensors of the backend are not copied. Optional
+        inputs may be None.
 
         Args:
-            x: as for `read`.
+            x: rows, as for `read`.
 
         Raises:
             TypeError: for values that are not numeric.
@@ -117,9 +117,9 @@ class RowReader:
         return array
 
     def _read_usual(self, x: Any) -> Rows | None:
-        """Return the rows of an array that needs no conversion; None for anything else.
+        """Return the rows of an array that needs no conversion, or None for anything else.
 
-        The general way would take as long as a small network.
+        The general path takes as long as a small network.
         """
         spec, dtype = self.specs[0], self._host_dtypes[0]
         # The dtype is asked for None on its own, which to NumPy is float64.
@@ -136,7 +136,7 @@ class RowReader:
         return Rows([array], is_one)
 
     def collect(self, x: Any) -> list[Any]:
-        """Return the part of `x` that belongs to each input, as it is."""
+        """Return the part of `x` for each input, unchanged."""
         if is_frame(x) and len(self.specs) > 1:
             x = {name: column.to_frame() for name, column in split_columns(x).items()}
         if isinstance(x, dict):
@@ -168,7 +168,7 @@ class RowReader:
         return [found[spec.name] for spec in self.specs]
 
     def _walk(self, structure: Any, x: Any, found: dict[str, Any]) -> None:
-        """Collect the parts of `x`, which has the structure of the inputs, by name."""
+        """Collect the parts of `x` by name, along the structure of the inputs."""
         if isinstance(structure, InputSpec):
             found[structure.name] = x
             return
@@ -213,7 +213,7 @@ class RowReader:
         return bool(single) and single[0]
 
     def fit(self, spec: InputSpec, array: Any) -> Any:
-        """Return rows in the shape of their input, with a last dimension of 1 added or dropped."""
+        """Return rows in the shape of an input, with a last dimension of 1 added or dropped."""
         if spec.shape is None:
             if len(array.shape) == 0:
                 raise self._error("of shape (n, ...)", "shape ()", spec)
@@ -233,7 +233,7 @@ class RowReader:
             raise self._error("of equal length in all inputs", counts)
 
     def _convert(self, spec: InputSpec, array: Array) -> Array:
-        """Return the array in the dtype of its input, if that holds the same values."""
+        """Return the array in the dtype of its input; raise if that changes values."""
         dtype = spec.host_dtype
         if array.dtype.kind in "OSU":
             return array
@@ -268,12 +268,12 @@ class RowReader:
 
 
 def arrange_rows(model: keras.Model, x: Any, owner: str) -> Any:
-    """Return rows in the structure and form in which `model.predict` takes them.
+    """Return rows in the structure and form that `model.predict` accepts.
 
     Args:
-        model: any Keras model. Where it does not tell its inputs, only tables are converted.
-        x: rows in any form, but no data set.
-        owner: name of the public function that takes them as `x`, for messages.
+        model: any Keras model. If its inputs are unknown, only tables are converted.
+        x: rows in any form except a data set.
+        owner: name of the public function with the argument `x`, for messages.
 
     Raises:
         TypeError: for values that are not numeric.
@@ -294,8 +294,8 @@ def _join(names: Iterable[Any]) -> str:
 
 
 def _usual_dtype(array: Array) -> np.dtype[Any]:
-    """Return the dtype in which a model that takes any is given numbers of this kind."""
-    # JAX has no int64 unless it is told to, and would cut the numbers off.
+    """Return the dtype of numbers of this kind for an input that accepts any."""
+    # JAX has no int64 by default, and would truncate the numbers.
     integer = "int32" if keras.backend.backend() == "jax" else "int64"
     names = {"f": keras.config.floatx(), "b": "bool"}
     dtype: np.dtype[Any] = np.dtype(names.get(array.dtype.kind, integer))

@@ -1,4 +1,4 @@
-"""The outputs of a model for labelled rows, whatever form the rows come in."""
+"""Outputs of a model for labelled rows, given as arrays or as a data set."""
 
 import dataclasses
 import itertools
@@ -48,26 +48,26 @@ def score_rows(
     *,
     logits: bool = False,
 ) -> ScoredRows:
-    """Run `model` over labelled rows, once, and return what `head` emits beside the labels.
+    """Predict labelled rows once, and return the outputs of `head` with labels and weights.
 
     Args:
         owner: name of the public function, for messages.
         model: model with `head` among its outputs.
         head: the head.
-        x: features, or a data set that gives `(features, labels)` or `(features, labels, weights)`
-            a batch.
-        y: labels where `x` are features, else None.
-        sample_weight: weights where `x` are features, else None.
+        x: features, or a data set with batches `(features, labels)` or
+            `(features, labels, weights)`.
+        y: labels if `x` are features, else None.
+        sample_weight: weights if `x` are features, else None.
         batch_size: rows per batch where `x` are features.
         steps: batches to take from a data set.
-        logits: whether the outputs are logits, whatever the head emits otherwise.
+        logits: whether to return logits, also for a head that emits probabilities.
 
     Returns:
         The rows, in float64.
 
     Raises:
         TypeError: for labels that are no numbers, and a data set of an unknown kind.
-        ValueError: for labels other than 0 and 1, lengths that differ, and no rows at all.
+        ValueError: for labels other than 0 and 1, different lengths, and no rows at all.
     """
     if steps is not None:
         steps = check_integer_at_least(steps, 1, "steps", owner)
@@ -122,7 +122,7 @@ def _check_form(owner: str, x: Any, y: Any, sample_weight: Any) -> None:
 def _iterate_rows(
     owner: str, model: keras.Model, data: Any, steps: int | None
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield the batches of a data set, with features as the model takes them."""
+    """Yield the batches of a data set, with features arranged for the model."""
     for features, labels, weights in iterate_batches(owner, data, steps):
         yield arrange_rows(model, features, owner), labels, weights
 
@@ -142,7 +142,7 @@ def _score_batch(
     weights = np.ones(emitted.shape)
     if sample_weight is not None:
         weights = check_weights(owner, sample_weight, emitted.shape)
-    # A mask of another shape says nothing about the rows of the head.
+    # A mask of another shape belongs to other rows than those of the head.
     if mask is not None and mask.shape == emitted.shape:
         weights = weights * mask
     present = weights > 0
@@ -154,16 +154,16 @@ def _score_batch(
 def iterate_batches(
     owner: str, data: Any, steps: int | None, unending: str = UNENDING
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """Give the batches of a data set, each as features, labels and weights.
+    """Yield the batches of a data set as features, labels and weights.
 
     Args:
         owner: name of the public function, for messages.
         data: the data set.
         steps: batches to take, or None for all.
-        unending: what to do about a data set without end.
+        unending: the way out in the message for a data set without end.
 
     Raises:
-        TypeError: for what is no data set.
+        TypeError: for anything but a data set.
         ValueError: for a batch without labels, and for a data set without end.
     """
     for batch in itertools.islice(_open(owner, data, steps, unending), steps):
@@ -177,7 +177,7 @@ def iterate_batches(
 
 
 def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterator[Any]:
-    """Return an iterator over the batches of a data set that ends, or is cut by `steps`."""
+    """Return an iterator over batches; raise for a data set without end unless `steps` cuts it."""
     if not (is_dataset(data) or isinstance(data, list)):
         raise TypeError(
             f"{owner} needs labels: give `y` beside the features, or, as `x`, a data set such as a "
@@ -197,14 +197,14 @@ def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterator[A
 
 
 def _to_tensor_or_array(value: Any) -> Any:
-    """Leave tensors of the backend as they are; those of others become arrays."""
+    """Return tensors of the backend unchanged, and anything else as an array."""
     return value if value is None or ops.is_tensor(value) else np.asarray(value)
 
 
 def _select_part(
-    what: str, owner: str, model: keras.Model, head: BinaryHead, outputs: Any, value: Any
+    kind: str, owner: str, model: keras.Model, head: BinaryHead, outputs: Any, value: Any
 ) -> Any:
-    """Return, of labels or weights that come one for each output, those of `head`."""
+    """Return the labels or weights of `head`, if `value` has some for each output."""
     if not _is_structure(value):
         return value
     parts = keras.tree.flatten(value)
@@ -213,7 +213,7 @@ def _select_part(
     num_outputs = len(keras.tree.flatten(outputs))
     if len(parts) != num_outputs:
         raise ValueError(
-            f"{owner} was given {what} for {len(parts)} outputs, but model {model.name!r} has "
+            f"{owner} was given {kind} for {len(parts)} outputs, but model {model.name!r} has "
             f"{num_outputs}. Expected: those of BinaryHead {head.name!r} alone, or of all outputs "
             "in the structure that the model returns."
         )
@@ -221,14 +221,14 @@ def _select_part(
 
 
 def _is_structure(value: Any) -> bool:
-    """Whether `value` holds arrays for several outputs, rather than being one."""
+    """Whether `value` is a structure of arrays for several outputs, not one array."""
     if isinstance(value, list):
         return bool(value) and np.ndim(value[0]) > 0 and hasattr(value[0], "shape")
     return isinstance(value, dict | tuple)
 
 
 def _check_lengths(owner: str, x: Any, y: Any, sample_weight: Any) -> None:
-    """Raise, before the model runs, for no rows, and for lengths that differ."""
+    """Raise for no rows and for different lengths, before the model runs."""
     rows = next(part.shape[0] for part in keras.tree.flatten(x) if part is not None)
     if rows == 0:
         raise ValueError(f"{owner} needs rows. Received: x with 0 rows.")

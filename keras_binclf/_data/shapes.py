@@ -1,4 +1,4 @@
-"""Shapes of rows: whether they fit an input, and how they are told."""
+"""Shapes of rows: fitting them to an input, and describing them."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def fit_rows(array: Any, shape: Shape, *, may_expand: bool = True) -> Any | None
 
 
 def count_dimensions(value: Any) -> int:
-    """Return the rank of an array or of nested lists."""
+    """Return the rank of an array or of nested lists, or -1 for lists of different lengths."""
     if hasattr(value, "shape"):
         return len(value.shape)
     try:
@@ -37,7 +37,7 @@ def count_dimensions(value: Any) -> int:
 
 
 def describe_shape(shape: Shape, allow_one: bool) -> str:
-    """Return the shapes that rows can have, in words."""
+    """Return a text with the shapes that rows may have."""
     sizes = ["?" if size is None else str(size) for size in shape]
     row = f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
     rows = f"({', '.join(['n', *sizes])})" if sizes else "(n,)"
@@ -45,7 +45,7 @@ def describe_shape(shape: Shape, allow_one: bool) -> str:
 
 
 def shapes_agree(expected: Shape, shape: tuple[int, ...]) -> bool:
-    """Whether a shape is the expected one, of which sizes may be open."""
+    """Whether a shape equals the expected one, in which None stands for any size."""
     return len(expected) == len(shape) and all(
         size in (None, given) for size, given in zip(expected, shape, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Arrays out of any form in which people hold columns of numbers."""
+"""Conversion of tables, sparse matrices, tensors and lists to NumPy arrays."""
 
 import inspect
 import numbers
@@ -18,7 +18,7 @@ NUMBERS = "fiub"
 
 
 def is_dataset(value: Any) -> bool:
-    """Whether `value` yields batches, rather than being arrays, a table or a structure of them."""
+    """Whether `value` yields batches, and is not an array, a table or a structure of them."""
     if isinstance(value, keras.utils.PyDataset) or inspect.isgenerator(value):
         return True
     is_rows = hasattr(value, "shape") or isinstance(value, list | tuple | dict | str | bytes)
@@ -26,7 +26,7 @@ def is_dataset(value: Any) -> bool:
 
 
 def is_empty_dataset(data: Any) -> bool:
-    """Whether a data set tells that it has no batches; not all tell their number."""
+    """Whether a data set is known to have no batches; the number of batches may be unknown."""
     if isinstance(data, keras.utils.PyDataset):
         return bool(data.num_batches == 0)
     cardinality = getattr(data, "cardinality", None)
@@ -62,12 +62,12 @@ def to_array(
         value: array-like.
         name: name of the argument, for messages.
         owner: name of the public function, for messages.
-        allow_text: bool, whether text is returned as it is, rather than being an error.
+        allow_text: bool, whether text is returned unchanged; otherwise it is an error.
         hint: the way out for an array that is not numeric.
 
     Raises:
-        TypeError: for masked values, complex numbers and anything that is not numeric; a column of
-            a table is named.
+        TypeError: for masked values, complex numbers and anything that is not numeric; the message
+            names the columns of a table.
         ValueError: for rows that differ in length.
     """
     if value is None:
@@ -86,7 +86,7 @@ def to_array(
 
 
 def to_array_or_tensor(value: Any, name: str, owner: str, allow_text: bool) -> Any:
-    """Return tensors of the backend as they are, and anything else as `to_array` does."""
+    """Return tensors of the backend unchanged, and anything else as `to_array` does."""
     if is_ragged(value) or not keras.ops.is_tensor(value):
         return to_array(value, name, owner, allow_text=allow_text)
     check_plain_numbers(value, name, owner)
@@ -94,7 +94,7 @@ def to_array_or_tensor(value: Any, name: str, owner: str, allow_text: bool) -> A
 
 
 def is_missing(value: Any) -> bool:
-    """Whether one value of an object array stands for a value that is not known."""
+    """Whether an element of an object array is a missing value."""
     # pandas need not be installed, and `pandas.NA` has no truth value.
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
@@ -141,13 +141,13 @@ def _stack_columns(frame: Any, name: str, owner: str, allow_text: bool) -> Array
 
 
 def _is_uniform(frame: Any) -> bool:
-    """Whether all columns are of NumPy's number types, so that they are joined without objects."""
+    """Whether the columns have NumPy number types that join to one, without objects."""
     kinds = {dtype.kind if isinstance(dtype, np.dtype) else "O" for dtype in frame.dtypes}
     return kinds == {"b"} or kinds <= set("fiu")
 
 
 def _read_column(column: Any) -> Array:
-    """Return a column of a table as a vector; of objects where it is not numeric."""
+    """Return a column of a table as a vector, with dtype object if it is not numeric."""
     kind = getattr(column.dtype, "kind", "O")
     if isinstance(column.dtype, np.dtype):
         array = np.asarray(column.to_numpy())
@@ -161,7 +161,7 @@ def _read_column(column: Any) -> Array:
 
 
 def _read_objects(array: Array) -> Array:
-    """Return objects that are all numbers or missing as float64, others as they are."""
+    """Return objects as float64 if all are numbers or missing, else unchanged."""
     # Text that looks like a number stays text.
     if all(isinstance(value, numbers.Real) or is_missing(value) for value in array.flat):
         values = [np.nan if is_missing(value) else float(value) for value in array.flat]
@@ -170,7 +170,7 @@ def _read_objects(array: Array) -> Array:
 
 
 def _quote(array: Array) -> str:
-    """Return an example of the values that are no numbers."""
+    """Return a text with an example of a value that is no number."""
     if array.dtype.kind not in "OSU":
         return ""
     others = (v for v in array.flat if not (isinstance(v, numbers.Real) or is_missing(v)))

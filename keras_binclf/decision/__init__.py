@@ -1,4 +1,4 @@
-"""Decision: the only place where a score becomes a label, or where it is chosen how."""
+"""Decision: labels from scores, tuned thresholds, and calibrated probabilities."""
 
 from keras_binclf._data.heads import find_head
 from keras_binclf.decision.calibration import Calibration, calibrate

@@ -1,4 +1,4 @@
-"""Probabilities that can be trusted: fitted on held-out rows, folded into the head."""
+"""Calibration of probabilities on held-out rows, folded into the weights of the head."""
 
 import dataclasses
 import math
@@ -28,12 +28,14 @@ NO_RANKING = (
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """The result of `calibrate`: `sigmoid(slope · logit + intercept)`, and losses with and without.
+    """Result of `calibrate`: the fitted `sigmoid(slope · logit + intercept)`, and its losses.
+
+    Print it to see how much the probabilities improve on the rows of the fit.
 
     Args:
         method: str, `"temperature"` or `"platt"`.
         slope: positive float, the factor of the logits.
-        intercept: float, added to them after that.
+        intercept: float, added to the scaled logits.
         log_loss: pair of floats, the mean log loss before and after, in nats.
         brier_score: pair of floats, the Brier score before and after.
         expected_calibration_error: pair of floats, the error in 15 groups of equal width, before
@@ -91,9 +93,10 @@ def calibrate(
 ) -> Calibration:
     """Calibrate the probabilities of a model on held-out rows.
 
-    Use it where a probability of 0.9 should mean that nine of ten such rows are positive. It fits
+    Use it where a probability of 0.9 must mean that nine of ten such rows are positive. It fits
     `sigmoid(slope · logit + intercept)` to the labels and folds slope and intercept into the kernel
-    and bias of the head: no new parameter, no cost at inference, and every export has it.
+    and bias of the head, so that the model has no new parameter and no new operation, and every
+    export is calibrated.
 
     - `"temperature"`: a slope alone, for a model that is over- or under-confident as a whole, as
       neural networks often are (Guo et al. 2017). A probability of 0.5 stays 0.5.
@@ -103,20 +106,20 @@ def calibrate(
       `(sum w)² / sum w²` of positive and negative rows with the weights `w`: without weights, the
       numbers of rows.
 
-    Both are convex and are fitted by Newton's method with a line search (Lin, Lin and Weng 2007),
-    in float64 on the logits, so that probabilities that float32 rounds to 0 or 1 keep their logits.
+    Give rows that the model was not trained on, with the share of positives expected in use, and
+    judge the result on yet other rows.
 
-    The order of the rows stays, and so do the labels: the head's threshold moves along with the
-    probabilities. Tune it again, or set it to the threshold of the lowest expected cost, which for
-    calibrated probabilities is `cost_fp / (cost_fp + cost_fn)` (Elkan 2001).
+    Both problems are convex and are solved by Newton's method with a line search (Lin, Lin and Weng
+    2007), in float64 on the logits, also of probabilities that float32 rounds to 0 or 1.
 
-    Use rows that the model was not trained on, with the shares of classes that it will meet, and
-    other rows to judge the result.
+    The labels and the ranking of the rows do not change: the threshold of the head is moved along
+    with the probabilities. Tune it again, or set it to the threshold with the lowest expected cost,
+    which for calibrated probabilities is `cost_fp / (cost_fp + cost_fn)` (Elkan 2001).
 
-    The model does not change while logits are computed. At the end kernel, bias and threshold are
-    set one after the other, under a lock that `predict_labels`, `predict_class_names` and
-    `tune_threshold` take too, so that in other threads they see all of the change or none. Another
-    thread that calls `model.predict` at that moment may see a part of it.
+    The model does not change while logits are computed. At the end, kernel, bias and threshold are
+    set one after the other, under the lock that `predict_labels`, `predict_class_names` and
+    `tune_threshold` use too: called in other threads, they use all of the change or none of it.
+    `model.predict`, called in another thread at that moment, may use a part of it.
 
     Args:
         model: Keras model with a `BinaryHead` as one of its output layers.
@@ -125,22 +128,22 @@ def calibrate(
         y: labels 0 and 1 of shape `(n,)` or `(n, 1)`, where `x` are features. Defaults to `None`.
         method: `"temperature"` or `"platt"`. Defaults to `"temperature"`.
         sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. A factor common to all
-            changes nothing. Weight 2 is the row twice, but for the smoothing of `"platt"`, which
-            counts it as one row. Defaults to `None`.
+            changes nothing. A row of weight 2 counts twice, except in the smoothing of `"platt"`,
+            which uses effective numbers of rows. Defaults to `None`.
         batch_size: int, rows per batch where `x` are features. Defaults to `None`.
-        steps: positive int, batches to take from a data set, needed where it has no end. Defaults
-            to `None`.
+        steps: positive int, the number of batches to take from a data set, needed if it has no
+            end. Defaults to `None`.
         head: name or path of the head, or the head itself, where the model has several. Defaults
             to `None`.
 
     Returns:
-        A `Calibration`, with the numbers before and after.
+        A `Calibration`, with the losses before and after.
 
     Raises:
         TypeError: for labels that are no numbers.
-        ValueError: for an unknown method, labels other than 0 and 1, lengths that differ, no rows
-            or one class only, a NaN probability, `"platt"` for a head without bias, and logits that
-            no finite positive slope fits. The head stays as it was then.
+        ValueError: for an unknown method, labels other than 0 and 1, different lengths, no rows or
+            one class only, a NaN probability, `"platt"` for a head without bias, and logits that no
+            finite positive slope fits. The head does not change then.
 
     Example:
 
@@ -152,7 +155,7 @@ def calibrate(
     x = rng.normal(size=(400, 8)).astype("float32")
     y = rng.random(400) < 1 / (1 + np.exp(-x[:, 0]))
     model = keras_binclf.binary_classifier(8, learning_rate=0.01)
-    model.fit(x[:200], y[:200], epochs=40, verbose=0)  # learns the noise by heart
+    model.fit(x[:200], y[:200], epochs=40, verbose=0)  # overfits
 
     done = keras_binclf.calibrate(model, x[200:], y[200:])
     assert done.temperature > 1
@@ -212,7 +215,7 @@ def _calibrate(head: BinaryHead, method: str, rows: ScoredRows) -> Calibration:
 
 
 def _fold(head: BinaryHead, slope: float, intercept: float) -> float:
-    """Fold slope and intercept into kernel and bias, move the threshold along, and return it.
+    """Fold slope and intercept into kernel and bias, and return the threshold, moved along.
 
     All values are computed before the first is set.
     """
@@ -227,7 +230,7 @@ def _fold(head: BinaryHead, slope: float, intercept: float) -> float:
 
 
 def _fit_temperature(rows: ScoredRows) -> tuple[float, float]:
-    """Return the slope of least log loss, and no intercept."""
+    """Return the slope with the least log loss, and the intercept 0."""
     signed = rows.outputs * (2 * rows.labels - 1)
     if np.average(signed, weights=rows.weights) <= 0:
         raise ValueError(_explain_temperature(rows))
@@ -244,11 +247,11 @@ def _fit_temperature(rows: ScoredRows) -> tuple[float, float]:
 
 
 def _fit_platt(rows: ScoredRows) -> tuple[float, float]:
-    """Return slope and intercept of least log loss against smoothed labels."""
+    """Return slope and intercept with the least log loss against smoothed labels."""
     if rows.outputs.min() == rows.outputs.max():
         raise ValueError(
             f"{OWNER} cannot fit a slope: all {len(rows.outputs)} rows have the logit "
-            f"{rows.outputs[0]:g}. Expected: a model that tells rows apart."
+            f"{rows.outputs[0]:g}. Expected: a model that gives different rows different logits."
         )
     positives, negatives = (_count_effective(rows.weights[rows.labels == i]) for i in (1, 0))
     targets = np.where(rows.labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
@@ -264,7 +267,7 @@ def _fit_platt(rows: ScoredRows) -> tuple[float, float]:
 
 
 def _explain_temperature(rows: ScoredRows) -> str:
-    """Say whether the ranking or only the offset keeps a temperature from helping."""
+    """Return a message for a wrong ranking, or for a wrong offset, which `"platt"` can fit."""
     means = [
         np.average(rows.outputs[rows.labels == i], weights=rows.weights[rows.labels == i])
         for i in (0, 1)
@@ -279,13 +282,13 @@ def _explain_temperature(rows: ScoredRows) -> str:
 
 
 def _count_effective(weights: Array) -> float:
-    """Return Kish's effective number of rows: the number of them where all weigh the same."""
+    """Return Kish's effective number of rows: their number if all weights are equal."""
     weights = weights / weights.max()
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def _minimise(columns: Array, targets: Array, weights: Array, start: Array) -> Array:
-    """Return the coefficients of least log loss, by Newton's method with a line search."""
+    """Return the coefficients with the least log loss, by Newton's method with a line search."""
     weights = weights / weights.sum()
     point, loss = start, _cross_entropy(columns @ start, targets, weights)
     for _ in range(MAX_STEPS):
@@ -329,7 +332,7 @@ def _evaluate(metric: type, rows: ScoredRows) -> float:
 
 
 def _move_threshold(threshold: float, slope: float, intercept: float) -> float:
-    """Return the threshold that decides on the new probabilities as the old one did."""
+    """Return the threshold that labels the new probabilities as the old one labelled the old."""
     logit = math.log(threshold) - math.log1p(-threshold)
     moved = float(_sigmoid(np.array(slope * logit + intercept)))
     if not is_threshold(moved):

@@ -1,4 +1,4 @@
-"""The labels that a model gives, by number and by name."""
+"""Labels predicted by a model, as numbers and as class names."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,11 +25,14 @@ def predict_labels(
     batch_size: int | None = None,
     verbose: str | int = 0,
 ) -> np.ndarray[Any, Any]:
-    """Return the model's decisions: 1 where `probability > head.threshold`, else 0.
+    """Predict labels: 1 where `probability > head.threshold`, else 0.
+
+    Use it in place of `model.predict`, which returns probabilities or logits, to apply the
+    threshold that the head holds.
 
     Args:
         model: Keras model with a `BinaryHead` as one of its output layers. A subclassed model must
-            return what its head emits unchanged.
+            return the output of its head unchanged.
         x: features as arrays, tables with numeric columns, sparse matrices or lists; where the
             model has several inputs, a list or dict of them, or a table that has their names as
             columns. Or a data set that `model.predict` takes, such as a `tf.data.Dataset` or a
@@ -40,13 +43,12 @@ def predict_labels(
         verbose: as in `model.predict`. Defaults to `0`.
 
     Returns:
-        int32 array of shape `(n, 1)`, or of whatever shape the head emits.
+        int32 array of the shape of the head's output, `(n, 1)` or `(n, ..., 1)`.
 
     Raises:
         TypeError: if `model` is not a Keras model, and for features that are not numeric.
         ValueError: for features of wrong names or shapes, an empty data set and a probability that
-            is NaN; if the head cannot be found or its output cannot be told; if the threshold is
-            not in (0, 1).
+            is NaN; if the head or its output cannot be found; if the threshold is not in (0, 1).
         RuntimeError: if another thread keeps changing the weights of the head.
 
     Example:
@@ -75,20 +77,20 @@ def predict_labels(
                 return labels
     raise RuntimeError(
         f"The weights of BinaryHead {chosen.name!r} changed while {OWNER} ran: another thread sets "
-        "them, as `fit` and `set_weights` do. Expected: weights that stay, since scores before "
-        "and after a change have different thresholds. Predict with a copy of the model."
+        "them, as `fit` and `set_weights` do. Expected: constant weights, since scores before and "
+        "after a change belong to different thresholds. Predict with a copy of the model."
     )
 
 
 def _read_weights(head: BinaryHead) -> list[np.ndarray[Any, Any]]:
-    """Return kernel, bias and threshold; none where the head is not built."""
+    """Return kernel, bias and threshold, or an empty list if the head is not built."""
     return [np.array(ops.convert_to_numpy(weight)) for weight in head.weights]
 
 
 def _prepare(model: keras.Model, x: Any) -> tuple[Any, int | None]:
-    """Return rows as `model.predict` takes them, and how many outputs count, None for all.
+    """Return rows for `model.predict`, and the number of outputs to keep, or None for all.
 
-    `model.predict` takes at least one row, of which the outputs of none have the shape.
+    `model.predict` refuses zero rows: it gets one row instead, and none of its outputs are kept.
     """
     if is_dataset(x):
         if is_empty_dataset(x):
@@ -116,7 +118,9 @@ def predict_class_names(
     batch_size: int | None = None,
     verbose: str | int = 0,
 ) -> np.ndarray[Any, Any]:
-    """Return the model's decisions by name: `class_names[1]` where positive, else `class_names[0]`.
+    """Predict class names: `class_names[1]` where the label is 1, else `class_names[0]`.
+
+    Use it in place of `predict_labels` where people read the result.
 
     Args:
         model: Keras model with a `BinaryHead` that has `class_names`.

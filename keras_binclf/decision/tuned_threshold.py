@@ -1,4 +1,4 @@
-"""The exact search for the threshold of a trained model."""
+"""Exact search for the best threshold of a trained model."""
 
 import dataclasses
 from typing import Any
@@ -19,19 +19,23 @@ OWNER = "tune_threshold"
 
 @dataclasses.dataclass(frozen=True)
 class TunedThreshold:
-    """What `tune_threshold` found, with the numbers before and after.
+    """Result of `tune_threshold`: threshold and score before and after, and the confusion table.
+
+    Print it to see how much the new threshold improves the score. The table holds weights, which
+    are counts of rows where no weights were given.
 
     Args:
-        threshold: float in (0, 1), the threshold that the head has now.
-        value: float, the score at that threshold.
-        previous_threshold: float in (0, 1), the threshold that the head had.
-        previous_value: float, the score there; NaN where it is undefined or a constraint failed.
+        threshold: float in (0, 1), the new threshold of the head.
+        value: float, the score at the new threshold.
+        previous_threshold: float in (0, 1), the threshold of the head before.
+        previous_value: float, the score at the previous threshold; NaN if it is undefined or
+            violates a constraint.
         score: str, the name of the score.
-        num_rows: int, the rows that counted.
-        true_positives: float, the weight of the positives labelled positive now.
-        false_positives: float, the weight of the negatives labelled positive now.
-        false_negatives: float, the weight of the positives labelled negative now.
-        true_negatives: float, the weight of the negatives labelled negative now.
+        num_rows: int, the number of rows with a positive weight.
+        true_positives: float, the weight of positives labelled positive at the new threshold.
+        false_positives: float, the weight of negatives labelled positive.
+        false_negatives: float, the weight of positives labelled negative.
+        true_negatives: float, the weight of negatives labelled negative.
 
     Example:
 
@@ -57,12 +61,12 @@ class TunedThreshold:
 
     @property
     def precision(self) -> float:
-        """The share of positives among the rows that are labelled positive; 0 if none is."""
+        """The share of positives among the rows labelled positive; 0 if there are none."""
         return float(self._confusion.ppv)
 
     @property
     def recall(self) -> float:
-        """The share of the positives that are labelled positive."""
+        """The share of positives that are labelled positive."""
         return float(self._confusion.tpr)
 
     @property
@@ -76,7 +80,7 @@ class TunedThreshold:
         )
 
     def __str__(self) -> str:
-        """Return the score before and after, and what the threshold decides."""
+        """Return the score before and after, and the errors at the new threshold."""
         return (
             f"{self.score} {self.previous_value:.4g} -> {self.value:.4g}, threshold "
             f"{self.previous_threshold:.4g} -> {self.threshold:.4g} ({self.num_rows:,} rows)\n"
@@ -103,36 +107,38 @@ def tune_threshold(  # noqa: D417 (its parameters are in the docstring one by on
 ) -> TunedThreshold:
     """Find the threshold with the best score on held-out rows, and set it in the model's head.
 
-    The search is exact: it compares all the ways in which a threshold can divide the rows, each
-    once, in float64 (sort, cumulative counts, `O(n log n)`). The threshold is the midpoint between
-    two neighbouring distinct probabilities, so no row lies on it and `probability >= threshold`
-    decides alike. Of thresholds with equal scores the one with the larger sum of recall and
-    specificity wins, then the higher one. The weights of the model do not change, and the model
-    that is saved afterwards carries the threshold.
+    Use it after training, where 0.5 is not the right threshold: where positives are rare, or the
+    two errors have different costs. If the costs are known, use `score="cost"`; `min_precision` and
+    `min_recall` add constraints to any score. Tune on rows that the model was not trained on, and
+    report the score on yet other rows, since the best of many thresholds is optimistic on its own.
 
-    Use rows that the model was not trained on, and others again to report the score: the best of
-    many thresholds flatters itself. Where the costs of the two errors are known, `score="cost"`
-    says what to do; `min_precision` and `min_recall` are for what must hold besides.
+    The search is exact: it evaluates each division of the rows by a threshold once, in float64
+    (sort, cumulative counts, `O(n log n)`). The threshold is the midpoint between two neighbouring
+    distinct probabilities, so no row lies on it, and `>` and `>=` give the same labels. Of
+    thresholds with equal scores, the one with the larger sum of recall and specificity wins, then
+    the higher one. The other weights of the model do not change. The threshold is saved with the
+    model.
 
     Args:
         model: Keras model with a `BinaryHead` as one of its output layers.
         x: features as `model.predict` takes them; or, without `y`, a `tf.data.Dataset`, a
-            `keras.utils.PyDataset`, a torch `DataLoader` or a generator that gives
-            `(features, labels)` or `(features, labels, weights)` a batch. It is read once.
+            `keras.utils.PyDataset`, a torch `DataLoader` or a generator with batches
+            `(features, labels)` or `(features, labels, weights)`. It is read once.
         y: labels 0 and 1 of shape `(n,)` or `(n, 1)`, where `x` are features. Defaults to `None`.
         score: str, one of the scores of `ThresholdMetric`, or a `keras_binclf.metrics.Criterion`
             that holds it with its parameters. Defaults to `"f1"`.
         beta: positive float, for `score="fbeta"` only. Defaults to `None`.
         cost_fp: float, the cost of a false positive, for `score="cost"` only: 0, or from 1e-30 to
             1e30 in any unit. Defaults to `None`.
-        cost_fn: float, the cost of a false negative, likewise. Defaults to `None`.
-        min_precision: float in [0, 1], the least precision to accept. Defaults to `None`.
-        min_recall: float in [0, 1], the least recall to accept. Defaults to `None`.
-        sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Weight 2 is the row twice.
-            Give 0 for the padding of sequences. Defaults to `None`.
+        cost_fn: float, the cost of a false negative, in the same range. Defaults to `None`.
+        min_precision: float in [0, 1]; thresholds with less precision are excluded. Defaults to
+            `None`.
+        min_recall: float in [0, 1]; thresholds with less recall are excluded. Defaults to `None`.
+        sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. A row of weight 2 counts
+            twice, a row of weight 0 not at all. Defaults to `None`.
         batch_size: int, rows per batch where `x` are features. Defaults to `None`.
-        steps: positive int, batches to take from a data set, needed where it has no end: a
-            generator that never stops would be read for ever. Defaults to `None`.
+        steps: positive int, the number of batches to take from a data set, needed if it has no
+            end. Defaults to `None`.
         head: name or path of the head, or the head itself, where the model has several. Defaults
             to `None`.
 
@@ -141,9 +147,9 @@ def tune_threshold(  # noqa: D417 (its parameters are in the docstring one by on
 
     Raises:
         TypeError: for labels that are no numbers, and for an argument of the wrong kind.
-        ValueError: for labels other than 0 and 1, lengths that differ, no rows or one class only, a
-            NaN probability, and constraints that no threshold satisfies. The head keeps its
-            threshold then.
+        ValueError: for labels other than 0 and 1, different lengths, no rows or one class only, a
+            NaN probability, and constraints that no threshold satisfies. The threshold of the head
+            does not change then.
 
     Example:
 
@@ -168,7 +174,7 @@ def tune_threshold(  # noqa: D417 (its parameters are in the docstring one by on
     chosen = choose_head(model, head, OWNER)
     rows = score_rows(OWNER, model, chosen, x, y, sample_weight, batch_size, steps)
     check_both_classes(OWNER, rows)
-    # As `head.labels` compares them.
+    # In float32, as `head.labels` compares them.
     probabilities = ops.convert_to_numpy(chosen.probabilities(rows.outputs)).astype("float32")
     thresholds, confusion = _tabulate(probabilities, rows.labels, rows.weights)
     index, value = criterion.find_best(confusion)
@@ -192,7 +198,7 @@ def tune_threshold(  # noqa: D417 (its parameters are in the docstring one by on
 
 
 def _tabulate(probabilities: Array, labels: Array, weights: Array) -> tuple[Array, Confusion]:
-    """Return a threshold for each way to divide the rows, descending, and what it decides."""
+    """Return a threshold for each division of the rows, descending, with its confusion table."""
     values, places = np.unique(-probabilities, return_inverse=True)
     values = -values
     cells = 2 * places.ravel() + (labels == 1)
@@ -217,7 +223,7 @@ def _separate(lower: Array, upper: Array) -> Array:
 
 
 def _decide(probabilities: Array, labels: Array, weights: Array, threshold: float) -> Confusion:
-    """Return what one threshold decides."""
+    """Return the confusion table of one threshold."""
     positive = probabilities > np.float32(threshold)
     actual = labels == 1
     return Confusion(
@@ -230,7 +236,7 @@ def _decide(probabilities: Array, labels: Array, weights: Array, threshold: floa
 
 
 def _explain(criterion: Criterion, confusion: Confusion) -> str:
-    """Say which constraints no threshold satisfies, and how far the first of them can be met."""
+    """Return a message with the constraints that conflict, and the best value of the first."""
     (name, _, rate), *others = constraints = criterion.constraints()
     wanted = " and ".join(f"{each}={least:g}" for each, least, _ in constraints)
     reached = rate(confusion)

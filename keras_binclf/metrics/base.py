@@ -1,4 +1,4 @@
-"""The base of all metrics: it checks a batch, adds it up, and knows the direction."""
+"""The base of all metrics: checks of a batch, its sums, and the direction of the metric."""
 
 import math
 from typing import Any
@@ -21,7 +21,7 @@ STRINGS = "Map the classes to 0 and 1, as in `y = (y == 'yes').astype('float32')
 
 
 class BinaryMetric(Saved, keras.metrics.Metric):
-    """Base of the metrics: labels, scores and weights in, compensated float32 sums kept.
+    """Base of the metrics: sums up labels, scores and weights in compensated float32.
 
     A subclass gives the shape of its sums to `_start`, turns one batch into an increment of that
     shape in `_measure`, and the sums into a value in `_evaluate`.
@@ -60,7 +60,7 @@ class BinaryMetric(Saved, keras.metrics.Metric):
         else:
             valid = ops.logical_and(valid, weights > 0)
             absent = ops.equal(weights, 0)
-            # 0 times NaN is NaN: what an absent row holds must not be multiplied.
+            # 0 times NaN is NaN: the score of an absent row must not be multiplied.
             scores = ops.where(absent, 0.5, scores)
             weights = ops.where(ops.logical_or(valid, absent), weights, math.nan)
         increment = self._measure(ops.equal(labels, 1), scores, weights)
@@ -104,7 +104,7 @@ class BinaryMetric(Saved, keras.metrics.Metric):
 
 
 def get_direction(metric: keras.metrics.Metric) -> str | None:
-    """Return `"max"` or `"min"`, or None for a metric that does not say which way is better."""
+    """Return `"max"` or `"min"`, or None for a metric without a direction."""
     # Keras has no public name for it.
     return {"up": "max", "down": "min"}.get(getattr(metric, "_direction", None) or "")
 

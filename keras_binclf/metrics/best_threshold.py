@@ -1,4 +1,4 @@
-"""The threshold at which a score is best."""
+"""The threshold with the best score, as a metric."""
 
 from typing import Any
 
@@ -13,16 +13,18 @@ from keras_binclf.metrics.scores import Criterion, name_parameters
 
 @register
 class BestThreshold(CriterionMetric):
-    """The threshold at which a score is best on the rows seen so far.
+    """Threshold with the best score on the rows seen so far.
 
-    The threshold is a probability, also with `from_logits`, and lies in the middle of the empty
-    stretch between the highest score that stays negative and the lowest that becomes positive. As
-    a metric on validation data it costs no second pass; `keras_binclf.ThresholdTuner` copies it
-    into the model's head after each epoch. See `ThresholdMetric` for the scores, the resolution
-    and what is NaN; `keras_binclf.tune_threshold` finds the exact threshold of a trained model.
+    Use it during training: `keras_binclf.ThresholdTuner` copies its value on the validation rows
+    into the model's head after each epoch, without a second pass over them. For a trained model,
+    `keras_binclf.tune_threshold` finds the exact threshold.
 
-    A threshold is neither good nor bad: watch `ThresholdMetric(score, "best")` in `EarlyStopping`,
-    `ModelCheckpoint` and Keras Tuner.
+    The threshold is a probability, also with `from_logits`: the midpoint between the highest score
+    that stays negative and the lowest that becomes positive. `ThresholdMetric` documents the
+    scores, the resolution and the cases in which the value is NaN.
+
+    A threshold has no direction. Monitor `ThresholdMetric(score, "best")`, the score at that
+    threshold, in `EarlyStopping`, `ModelCheckpoint` and Keras Tuner.
 
     Args:
         score: str, one of the scores of `ThresholdMetric`, or a `keras_binclf.metrics.Criterion`
@@ -30,19 +32,20 @@ class BestThreshold(CriterionMetric):
         beta: positive float, for `score="fbeta"` only. Defaults to `None`.
         cost_fp: float, the cost of a false positive, for `score="cost"` only: 0, or from 1e-30 to
             1e30 in any unit. Defaults to `None`.
-        cost_fn: float, the cost of a false negative, likewise. Defaults to `None`.
-        min_precision: float in [0, 1], the least precision to accept. Defaults to `None`.
-        min_recall: float in [0, 1], the least recall to accept. Defaults to `None`.
+        cost_fn: float, the cost of a false negative, in the same range. Defaults to `None`.
+        min_precision: float in [0, 1]; thresholds with less precision are excluded. Defaults to
+            `None`.
+        min_recall: float in [0, 1]; thresholds with less recall are excluded. Defaults to `None`.
         from_logits: bool, whether `y_pred` are logits rather than probabilities. Defaults to
             `False`.
         num_bins: int of at least 64, the resolution. Defaults to `8192`.
         name: str, or `None` for `"best_threshold"`. Defaults to `None`.
-        dtype: dtype to compute in; float64 is kept, everything else is float32. Defaults to
+        dtype: dtype of the computation; any other than float64 becomes float32. Defaults to
             `None`.
 
     Raises:
         TypeError: for an argument of the wrong kind.
-        ValueError: as `ThresholdMetric`.
+        ValueError: for the same reasons as `ThresholdMetric`.
 
     Example:
 
@@ -78,7 +81,7 @@ class BestThreshold(CriterionMetric):
         return ops.where(ops.isnan(value), value, threshold)
 
     def objective(self) -> Any:
-        """Raise: a threshold is neither good nor bad."""
+        """Raise `TypeError`: a threshold has no direction."""
         best = f"ThresholdMetric({self.criterion.score!r}, 'best')"
         raise TypeError(
             f"BestThreshold {self.name!r} has no direction to search in. "

@@ -1,4 +1,4 @@
-"""Metrics of the ranking, for which no threshold is needed."""
+"""The area under a curve: a metric of the ranking, which needs no threshold."""
 
 from typing import Any
 
@@ -15,32 +15,31 @@ CURVES = {
 
 @register
 class BinaryAUC(BinaryMetric):
-    """Area under the ROC or the precision-recall curve, right on rare classes too.
+    """Area under the ROC or the precision-recall curve, accurate on rare classes too.
 
-    ROC: the chance that a positive scores above a negative, equal scores counting as half (Hanley
-    and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747); 0.5 is chance. PR: the
-    average precision, the mean precision at the positives; the share of positives is chance, so it
-    tells more where they are rare (Saito and Rehmsmeier 2015,
-    https://doi.org/10.1371/journal.pone.0118432).
+    Use it to judge how well a model ranks rows, whatever its threshold is. `"ROC"` gives the
+    probability that a positive scores above a negative, where equal scores count as half; 0.5 is
+    chance. `"PR"` gives the average precision, the mean precision at the positives; chance is the
+    share of positives, so it distinguishes models better where positives are rare.
 
     `keras.metrics.AUC` spreads 200 thresholds over the probabilities from 0 to 1, of which a rare
-    class uses a few. This one counts in `num_bins` bins, evenly spaced in the logit from -16 to 16:
-    on a million rows with 0.1 % positives it is within 0.0001 of scikit-learn, where Keras is 0.2
-    off. A bin is 0.004 of a logit wide. Scores that share one count as ties in ROC; in PR the
-    positives among them are taken as evenly spread. Where most logits lie within 0.003 of each
+    class uses a few. This metric counts rows in `num_bins` bins, evenly spaced in the logit from
+    -16 to 16: on a million rows with 0.1 % positives it is within 0.0001 of scikit-learn, where
+    Keras is 0.2 off. A bin is 0.004 of a logit wide. Scores in one bin count as ties in ROC; in PR
+    the positives among them are taken as evenly spread. Where most logits lie within 0.003 of each
     other, as after the first steps from a head of zeros, ROC was measured 0.03 too low, within
-    0.001 of each other 0.1; exact ties moved PR by up to 0.015, two scores alone by 0.16.
+    0.001 of each other 0.1; exact ties moved PR by up to 0.015, two distinct scores alone by 0.16.
 
-    NaN without rows, with one class only, and after an invalid row: a label other than 0 and 1, a
-    score that is NaN or no probability, a negative weight.
+    The value is NaN without rows, with one class only, and after an invalid row: a label other than
+    0 and 1, a score that is NaN or no probability, a negative weight.
 
     Args:
-        curve: `"ROC"` or `"PR"`. Defaults to `"ROC"`.
+        curve: str, `"ROC"` or `"PR"`. Defaults to `"ROC"`.
         from_logits: bool, whether `y_pred` are logits rather than probabilities. Defaults to
             `False`.
         num_bins: int of at least 64, the number of bins. Defaults to `8192`.
         name: str, or `None` for `"auc"` or `"pr_auc"`. Defaults to `None`.
-        dtype: dtype to compute in; float64 is kept, everything else is float32. Defaults to
+        dtype: dtype of the computation; any other than float64 becomes float32. Defaults to
             `None`.
 
     Raises:
@@ -56,6 +55,11 @@ class BinaryAUC(BinaryMetric):
     assert round(float(BinaryAUC()(labels, probabilities)), 4) == 0.6667
     assert round(float(BinaryAUC("PR")(labels, probabilities)), 4) == 0.5
     ```
+
+    References:
+        - `"ROC"`: Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747
+        - `"PR"` for rare classes: Saito and Rehmsmeier 2015,
+          https://doi.org/10.1371/journal.pone.0118432
     """
 
     def __init__(

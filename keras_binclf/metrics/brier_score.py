@@ -11,20 +11,19 @@ from keras_binclf.metrics.base import BinaryMetric
 
 @register
 class BrierScore(BinaryMetric):
-    """Mean squared difference between the probability and the label; lower is better.
+    """Mean squared difference between probability and label; lower is better.
 
-    A proper score: nothing but the true probability makes it smallest, so it judges ranking and
-    calibration together. Exact, not binned. Source: Brier 1950, "Verification of Forecasts
-    Expressed in Terms of Probability", https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+    Use it to judge ranking and calibration together: it is a proper score, so that only the true
+    probabilities minimise it. It is exact, not binned.
 
-    NaN without rows, and after an invalid row: a label other than 0 and 1, a score that is NaN or
-    no probability, a negative weight.
+    The value is NaN without rows, and after an invalid row: a label other than 0 and 1, a score
+    that is NaN or no probability, a negative weight.
 
     Args:
         from_logits: bool, whether `y_pred` are logits rather than probabilities. Defaults to
             `False`.
         name: str, or `None` for `"brier_score"`. Defaults to `None`.
-        dtype: dtype to compute in; float64 is kept, everything else is float32. Defaults to
+        dtype: dtype of the computation; any other than float64 becomes float32. Defaults to
             `None`.
 
     Raises:
@@ -37,6 +36,10 @@ class BrierScore(BinaryMetric):
 
     assert abs(float(BrierScore()([1, 0], [0.8, 0.4])) - 0.1) < 1e-6
     ```
+
+    References:
+        - Brier 1950, "Verification of Forecasts Expressed in Terms of Probability",
+          https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2
     """
 
     def __init__(

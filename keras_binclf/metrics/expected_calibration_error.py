@@ -1,4 +1,4 @@
-"""The distance between stated probabilities and observed shares."""
+"""The distance between predicted probabilities and observed shares."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from keras_binclf.metrics.base import BinaryMetric, check_num_bins
 
 
 def _find_edges(num_groups: int, dtype: str) -> np.ndarray[Any, Any]:
-    """Return the largest float of `dtype` in each group, after one that is in none.
+    """Return the largest float of `dtype` in each group, after one for the lower end.
 
-    A float is above `i / num_groups` exactly where it is above the largest float up to there.
+    A float is above `i / num_groups` if and only if it is above the largest float up to there.
     """
     exact = np.arange(num_groups + 1) / num_groups
     edges = exact.astype(dtype)
@@ -25,33 +25,31 @@ def _find_edges(num_groups: int, dtype: str) -> np.ndarray[Any, Any]:
 
 @register
 class ExpectedCalibrationError(BinaryMetric):
-    """How far the stated probabilities are from the observed shares; lower is better.
+    """Mean distance between predicted probabilities and observed shares; lower is better.
 
-    Rows are grouped by probability; the error is the mean over the groups, by weight, of
-    `|share of positives - mean probability|`. 0 means that of the rows given 30 %, 30 % are
-    positive. Sources: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian
-    Binning", https://doi.org/10.1609/aaai.v29i1.9602; 15 groups of equal width as in Guo et al.
-    2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599. On rare
-    classes nearly all rows fall into the first of these groups; `strategy="quantile"` makes groups
-    of equal weight instead (Nixon et al. 2019, https://arxiv.org/abs/1904.01685), each put together
-    from whole ones of `num_bins` bins, evenly spaced in the logit, so that equal scores stay
-    together.
+    Use it to judge whether probabilities can be taken at face value: 0 means that of the rows given
+    30 %, 30 % are positive. Rows are grouped by probability; the error is the mean over the groups,
+    by weight, of `|share of positives - mean probability|`.
+
+    Groups of equal width are the default. On rare classes nearly all rows fall into the first of
+    them; `strategy="quantile"` makes groups of equal weight. Each consists of whole bins, of
+    `num_bins` that are evenly spaced in the logit, so that equal scores stay together.
 
     With few rows the error of a perfectly calibrated model is not 0 but grows with the number of
     groups: compare only values over the same rows and groups.
 
-    NaN without rows, and after an invalid row: a label other than 0 and 1, a score that is NaN or
-    no probability, a negative weight.
+    The value is NaN without rows, and after an invalid row: a label other than 0 and 1, a score
+    that is NaN or no probability, a negative weight.
 
     Args:
         num_calibration_bins: positive int, the number of groups. Defaults to `15`.
-        strategy: `"uniform"` for groups of equal width, `"quantile"` for groups of equal weight.
-            Defaults to `"uniform"`.
+        strategy: str, `"uniform"` for groups of equal width, `"quantile"` for groups of equal
+            weight. Defaults to `"uniform"`.
         from_logits: bool, whether `y_pred` are logits rather than probabilities. Defaults to
             `False`.
         num_bins: int of at least 64, the resolution of `"quantile"`. Defaults to `8192`.
         name: str, or `None` for `"expected_calibration_error"`. Defaults to `None`.
-        dtype: dtype to compute in; float64 is kept, everything else is float32. Defaults to
+        dtype: dtype of the computation; any other than float64 becomes float32. Defaults to
             `None`.
 
     Raises:
@@ -66,6 +64,13 @@ class ExpectedCalibrationError(BinaryMetric):
     error = ExpectedCalibrationError()
     assert abs(float(error([0, 1, 1, 1], [0.99, 0.99, 0.99, 0.99])) - 0.24) < 1e-6
     ```
+
+    References:
+        - the error: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian
+          Binning", https://doi.org/10.1609/aaai.v29i1.9602
+        - 15 groups of equal width: Guo et al. 2017, "On Calibration of Modern Neural Networks",
+          https://arxiv.org/abs/1706.04599
+        - groups of equal weight: Nixon et al. 2019, https://arxiv.org/abs/1904.01685
     """
 
     def __init__(
@@ -119,7 +124,7 @@ class ExpectedCalibrationError(BinaryMetric):
         return places + ops.cast(above, "int32") - ops.cast(below, "int32")
 
     def _find_groups(self, weights: Tensor) -> Tensor:
-        """Return which of the equally heavy groups each bin belongs to, by its middle."""
+        """Return the index of the group of equal weight that holds the middle of each bin."""
         middles = (ops.cumsum(weights) - weights / 2) / ops.sum(weights)
         groups = ops.clip(
             ops.floor(middles * self.num_calibration_bins), 0, self.num_calibration_bins - 1
