@@ -1,8 +1,5 @@
 """The search space of classifiers."""
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,35 +7,32 @@ import keras
 import keras_tuner
 
 from keras_binclf._layer_state import deserialize_layer, drop_seeds, serialize_layer
-from keras_binclf._registry import drop_sharing
-from keras_binclf._validation import (
-    check_bool,
-    check_open_unit,
-    error_message,
-)
-from keras_binclf._version import __version__
-from keras_binclf.decision import find_head
+from keras_binclf._validation import check_bool, check_open_unit, error_message
 from keras_binclf.metrics import Criterion
 from keras_binclf.metrics.base import get_direction
 from keras_binclf.models import check_input_shape, check_scaler
 from keras_binclf.tuner.search import preflight, project
 from keras_binclf.tuner.search.errors import explaining_failure, stopping_search
 from keras_binclf.tuner.search.running_tuner import (
-    check_objective,
     check_overrides,
     compile_for,
     find_finished,
+    find_objective,
     find_tuner,
-    merge_metrics,
 )
 from keras_binclf.tuner.space.optuna_values import choose_with_optuna
 from keras_binclf.tuner.space.points import find_largest, read_point
 from keras_binclf.tuner.space.space_argument import from_json, make_domains, to_json
 from keras_binclf.tuner.trial import fit_options
-from keras_binclf.tuner.trial import model as model_parts
 from keras_binclf.tuner.trial.data import Data, Given, check_all_batches, check_data
 from keras_binclf.tuner.trial.fold_training import train_folds
 from keras_binclf.tuner.trial.memory import forget_compiled
+from keras_binclf.tuner.trial.model import (
+    count_weights,
+    gives_finite_features,
+    make_model,
+    serialize_backbone,
+)
 from keras_binclf.tuner.trial.objective import (
     explain_undefined,
     make_metrics,
@@ -47,6 +41,8 @@ from keras_binclf.tuner.trial.objective import (
 )
 from keras_binclf.tuner.trial.plan import Plan
 from keras_binclf.tuner.trial.training import train
+
+DEFAULT_NAME = "binary_classifier"
 
 
 class BinaryClassifierHyperModel(keras_tuner.HyperModel):
@@ -182,7 +178,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         A tuner with this `project_name` resumes a search that was stopped, and never mixes its
         trials with those of another space.
         """
-        name = self.name or "binary_classifier"
+        name = self.name or DEFAULT_NAME
         return f"{name}-{self._fingerprint()['fingerprint'][:10]}"
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
@@ -204,20 +200,16 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             ValueError: if it returns a tensor of another shape than `(batch_size, features)`.
         """
         point = self._read(hp)
-        parts: dict[str, Any] = {"scaler": self.scaler, "name": self.name or "binary_classifier"}
-        parts["prior"] = self.prior if point.get("prior_bias") else None
-        if self.backbone is None:
-            model = model_parts.make_classifier(point, self.input_shape, **parts)
-        else:
-            model = model_parts.make_with_backbone(self.backbone, hp, self.input_shape, **parts)
-        model.compile(
-            optimizer=model_parts.make_optimizer(point),
-            loss=find_head(model).loss(label_smoothing=point["label_smoothing"]),
-            metrics=make_metrics(self._score),
+        return make_model(
+            point,
+            hp,
+            self.backbone,
+            make_metrics(self._score),
+            input_shape=self.input_shape,
+            scaler=self.scaler,
+            prior=self.prior if point.get("prior_bias") else None,
+            name=self.name or DEFAULT_NAME,
         )
-        # Checkpoints hold the optimizer's variables: with places for them they load in full.
-        model.optimizer.build(model.trainable_variables)
-        return model
 
     def fit(
         self,
@@ -289,17 +281,27 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         with stopping_search():
             point = self._read(hp)
             data = check_data(rows, self.input_shape, lambda rows: self._accepts(rows, model))
-            options = self._choose_options(
-                point, data, {"batch_size": batch_size, "epochs": epochs}
+            options = fit_options.choose_options(
+                point,
+                data,
+                self._domains,
+                self.backbone is not None,
+                {"batch_size": batch_size, "epochs": epochs},
             )
+            if tuner is not None:
+                place = str(tuner.project_dir)
+                project.claim_project(place, self._fingerprint(), self.project_name)
+            objective = find_objective(tuner, self.objective, make_metrics(self._score))
             plan = Plan(
-                **self._choose_objective(tuner),
+                monitor=objective.name,
+                direction=objective.direction,
                 patience=fit_options.choose_patience(patience, data, options),
                 class_weights=fit_options.choose_class_weights(
                     point, data, self._domains["class_weight"], class_weight, self.prior
                 ),
                 callbacks=callbacks,
                 options={**options, "verbose": verbose, **kwargs},
+                why_undefined=explain_undefined(self._score, objective.name),
                 check_all_batches=lambda: self._check_all_batches(data, model),
             )
             check_overrides(tuner, hp)
@@ -358,31 +360,22 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             ValueError: for any other mistake; the message says what to do.
         """
         preflight.check_tensorboard()
-        if tuner is not None and directory is not None:
-            expected = "left out beside `tuner`, which has one"
-            raise ValueError(error_message("directory", preflight.OWNER, expected, directory))
+        place = preflight.find_project_dir(tuner, directory, self.project_name)
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
         data = check_data(rows, self.input_shape, self._accepts)
         fit_options.check_batches(data, self._domains)
         fit_options.check_weighting(data, self._domains["class_weight"])
         self._check_all_batches(data)
-        objective = self._find_objective(tuner)
+        objective = find_objective(tuner, self.objective, make_metrics(self._score))
         hp = keras_tuner.HyperParameters()
         default = self._build_for(tuner, hp.copy())
         hp.values = find_largest(self._domains)
         largest = self._build_for(tuner, hp)
         check_overrides(tuner, hp)
-        logs = preflight.try_step(default, data)
-        preflight.try_step(largest, data)
-        preflight.check_objective_name(objective.name, logs)
-        size = model_parts.count_weights(largest)
-        project_dir = None if tuner is None else str(tuner.project_dir)
-        if directory is not None:
-            project_dir = os.path.join(directory, self.project_name)
-        if project_dir is not None:
-            project.check_directory(project_dir, size)
-            project.check_project(project_dir, self._fingerprint(), self._hint())
-        return preflight.Preflight(model_parts.count_weights(default), size, logs, project_dir)
+        logs = preflight.try_models(default, largest, data, objective.name)
+        size = count_weights(largest)
+        preflight.check_place(place, size, self._fingerprint(), self.project_name)
+        return preflight.Preflight(count_weights(default), size, logs, place)
 
     def suggest(self, trial: Any) -> keras_tuner.HyperParameters:
         """Return hyperparameters that an Optuna trial chose, for `build` and `fit`.
@@ -425,18 +418,9 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         Raises:
             ValueError: if the backbone is a lambda, which cannot be found again.
         """
-        backbone = self.backbone
-        if getattr(backbone, "__name__", "") == "<lambda>":
-            hint = (
-                "Give a named function, decorated with `keras.saving.register_keras_serializable`."
-            )
-            expected = "a function that can be found again"
-            raise ValueError(
-                error_message("backbone", type(self).__name__, expected, backbone, hint)
-            )
         return {
             "input_shape": list(self.input_shape),
-            "backbone": backbone and drop_sharing(keras.saving.serialize_keras_object(backbone)),
+            "backbone": serialize_backbone(self.backbone, type(self).__name__),
             "scaler": self._scaler,
             "prior": self.prior,
             "score": serialize_score(self.score),
@@ -466,7 +450,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         return read_point(hp if self.tunable else hp.copy(), self._domains)
 
     def _fingerprint(self) -> dict[str, str]:
-        """Return the version of the package, and a hash of it and of all that trials depend on."""
+        """Return the fingerprint of the search, which is the same for the same trials."""
         if self._made_by is None:
             hp = keras_tuner.HyperParameters()
             if self.backbone is None:
@@ -474,7 +458,6 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             else:
                 self.build(hp)
             parts = {
-                "version": __version__,
                 "input_shape": self.input_shape,
                 "backbone": getattr(self.backbone, "__qualname__", None),
                 "scaler": self._scaler and drop_seeds(self._scaler),
@@ -483,50 +466,18 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
                 "space": hp.get_config()["space"],
                 "fixed": {name: repr(domain) for name, domain in self._domains.items()},
             }
-            digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-            self._made_by = {"version": __version__, "fingerprint": digest}
+            self._made_by = project.make_fingerprint(parts)
         return self._made_by
-
-    def _hint(self) -> str:
-        return (
-            f"Give the tuner `project_name=hypermodel.project_name` ({self.project_name!r}), "
-            "another `directory`, or `overwrite=True`, which deletes those trials."
-        )
 
     def _accepts(self, rows: Any, model: keras.Model | None = None) -> bool:
         """Whether the scaler or backbone maps NaN and infinity in these rows to numbers."""
         if self.backbone is not None and model is None:
             model = self.build(keras_tuner.HyperParameters())
         with_backbone = None if self.backbone is None else model
-        return model_parts.gives_finite_features(rows, self.scaler, with_backbone)
+        return gives_finite_features(rows, self.scaler, with_backbone)
 
     def _check_all_batches(self, data: Data, model: keras.Model | None = None) -> None:
         check_all_batches(data, self.input_shape, lambda rows: self._accepts(rows, model))
-
-    def _choose_options(
-        self, point: Mapping[str, Any], data: Data, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        has_backbone = self.backbone is not None
-        return fit_options.choose_options(point, data, self._domains, has_backbone, given)
-
-    def _find_objective(self, tuner: Any) -> Any:
-        """Return the objective to train for: that of the tuner, where it is one."""
-        if tuner is None:
-            return self.objective
-        metrics = merge_metrics(tuner, make_metrics(self._score))
-        return check_objective(tuner.oracle.objective, self.objective, metrics)
-
-    def _choose_objective(self, tuner: Any) -> dict[str, str]:
-        """Return the parts of a `Plan` that say what to optimize; claim the tuner's folder."""
-        if tuner is not None:
-            project.claim_project(str(tuner.project_dir), self._fingerprint(), self._hint())
-        objective = self._find_objective(tuner)
-        own = objective.name == self.objective.name
-        return {
-            "monitor": objective.name,
-            "direction": objective.direction,
-            "why_undefined": explain_undefined(self._score) if own else "",
-        }
 
     def _build_for(self, tuner: Any, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the model of one trial, compiled as its tuner asks."""

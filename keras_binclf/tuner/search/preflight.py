@@ -3,12 +3,14 @@
 import dataclasses
 import importlib.util
 import math
+import os
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_binclf.tuner.search.project import BYTES_PER_WEIGHT
+from keras_binclf._validation import error_message
+from keras_binclf.tuner.search.project import BYTES_PER_WEIGHT, check_directory, check_project
 from keras_binclf.tuner.trial.data import Data, peek
 
 OWNER = "BinaryClassifierHyperModel.preflight"
@@ -50,7 +52,47 @@ def check_tensorboard() -> None:
         )
 
 
-def try_step(model: keras.Model, data: Data) -> tuple[str, ...]:
+def find_project_dir(tuner: Any, directory: str | None, name: str) -> str | None:
+    """Return the folder that a search will write to, or None where that is not known.
+
+    Args:
+        tuner: the tuner that will search, or None.
+        directory: the `directory` of a tuner that is not made yet, or None.
+        name: its `project_name`.
+    """
+    if tuner is None:
+        return None if directory is None else os.path.join(directory, name)
+    if directory is not None:
+        expected = "left out beside `tuner`, which has one"
+        raise ValueError(error_message("directory", OWNER, expected, directory))
+    return str(tuner.project_dir)
+
+
+def check_place(
+    project_dir: str | None, num_weights: int, fingerprint: dict[str, str], name: str
+) -> None:
+    """Raise if a search cannot write to its folder, or the folder has trials of another search."""
+    if project_dir is not None:
+        check_directory(project_dir, num_weights)
+        check_project(project_dir, fingerprint, name)
+
+
+def try_models(
+    default: keras.Model, largest: keras.Model, data: Data, objective: str
+) -> tuple[str, ...]:
+    """Run a step of the default and of the largest model, and return the names of the logs.
+
+    Raises:
+        ValueError: for an output or a loss that is not finite, and an objective that is not among
+            the logs.
+    """
+    logs = _try_step(default, data)
+    _try_step(largest, data)
+    _check_objective_name(objective, logs)
+    return logs
+
+
+def _try_step(model: keras.Model, data: Data) -> tuple[str, ...]:
     """Run one step of training and of validation, and return the names of the logs.
 
     Raises:
@@ -83,7 +125,7 @@ def _take_rows(data: Data) -> tuple[Any, Any, Any]:
     return data.x[rows], data.y[rows], weights
 
 
-def check_objective_name(name: str, logs: tuple[str, ...]) -> None:
+def _check_objective_name(name: str, logs: tuple[str, ...]) -> None:
     """Raise if the tuner's objective will not be in the logs."""
     if name not in logs:
         raise ValueError(

@@ -1,15 +1,29 @@
 """The folder of a search: whether it can be written, and by which search it was made."""
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from keras_binclf._version import __version__
 
 MARKER = "keras_binclf.json"
 BYTES_PER_WEIGHT = 12
 """Bytes of a checkpoint for each weight: the weight and two moments of Adam, in float32."""
+
+
+def make_fingerprint(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the version of the package, and a hash of it and of all that trials depend on.
+
+    Args:
+        parts: JSON by name.
+    """
+    text = json.dumps({"version": __version__, **parts}, sort_keys=True)
+    return {"version": __version__, "fingerprint": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def check_directory(project_dir: str, num_weights: int) -> None:
@@ -30,13 +44,13 @@ def check_directory(project_dir: str, num_weights: int) -> None:
         )
 
 
-def check_project(project_dir: str, fingerprint: dict[str, str], hint: str) -> None:
+def check_project(project_dir: str, fingerprint: dict[str, str], name: str) -> None:
     """Raise if the project was made by a search over another space, or cannot be read.
 
     Args:
         project_dir: folder of the project.
-        fingerprint: the version of the package and a hash of everything that trials depend on.
-        hint: the way out where the project is another one.
+        fingerprint: returned by `make_fingerprint`.
+        name: the name for a project of this search.
     """
     folder = Path(project_dir)
     for file in (folder / "oracle.json", *folder.glob("trial_*/trial.json")):
@@ -45,19 +59,25 @@ def check_project(project_dir: str, fingerprint: dict[str, str], hint: str) -> N
     if _read_marker(project_dir) is None and (folder / "oracle.json").exists():
         raise ValueError(
             f"The project in {project_dir} was made by something else: it has trials, but no "
-            f"{MARKER}. {hint}"
+            f"{MARKER}. {_explain_way_out(name)}"
         )
-    _check_marker(project_dir, fingerprint, hint)
+    _check_marker(project_dir, fingerprint, name)
 
 
-def claim_project(project_dir: str, fingerprint: dict[str, str], hint: str) -> None:
-    """Write the fingerprint into a new project; raise if another search made the project."""
+def claim_project(project_dir: str, fingerprint: dict[str, str], name: str) -> None:
+    """Write the fingerprint into a new project; raise if another search made the project.
+
+    Args:
+        project_dir: folder of the project.
+        fingerprint: returned by `make_fingerprint`.
+        name: the name for a project of this search.
+    """
     if _read_marker(project_dir) is None:
         _write_marker(project_dir, fingerprint)
-    _check_marker(project_dir, fingerprint, hint)
+    _check_marker(project_dir, fingerprint, name)
 
 
-def _check_marker(project_dir: str, fingerprint: dict[str, str], hint: str) -> None:
+def _check_marker(project_dir: str, fingerprint: dict[str, str], name: str) -> None:
     """Raise if the project was made by another version or over another space."""
     made_by = _read_marker(project_dir) or fingerprint
     if made_by != fingerprint:
@@ -65,8 +85,15 @@ def _check_marker(project_dir: str, fingerprint: dict[str, str], hint: str) -> N
             f"The project in {project_dir} was made by another search (keras_binclf "
             f"{made_by.get('version')}, {made_by.get('fingerprint')}) than this one "
             f"({fingerprint['version']}, {fingerprint['fingerprint']}): its trials would be taken "
-            f"for trials of this space. {hint}"
+            f"for trials of this space. {_explain_way_out(name)}"
         )
+
+
+def _explain_way_out(name: str) -> str:
+    return (
+        f"Give the tuner `project_name=hypermodel.project_name` ({name!r}), another `directory`, "
+        "or `overwrite=True`, which deletes those trials."
+    )
 
 
 def _read_json(file: Path) -> Any:

@@ -38,21 +38,27 @@ def find_finished(callbacks: Sequence[Any]) -> dict[str, float] | None:
     return {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
 
 
-def check_objective(given: Any, own: Any, metrics: Sequence[keras.metrics.Metric]) -> Any:
+def find_objective(tuner: Any, own: Any, metrics: Sequence[keras.metrics.Metric]) -> Any:
     """Return the objective to train for: the tuner's, if it makes a metric better.
 
     Args:
-        given: the tuner's objective.
-        own: that of the hypermodel, which also stops a search for several objectives.
-        metrics: those of each trial.
+        tuner: the tuner, or None.
+        own: the objective of the hypermodel, which also stops a search for several objectives.
+        metrics: those of the hypermodel.
 
     Raises:
         ValueError: for no objective, and for one that would make a metric worse.
     """
+    if tuner is None:
+        return own
+    given = tuner.oracle.objective
     if given.name == "default_objective":
         raise ValueError(f"The tuner has no objective. {HINT}")
     several = getattr(given, "objectives", None)
-    directions = {f"val_{metric.name}": get_direction(metric) for metric in metrics}
+    directions = {
+        f"val_{_get_name(metric)}": get_direction(metric)
+        for metric in merge_metrics(tuner, metrics)
+    }
     for objective in several or [given]:
         right = directions.get(objective.name) or objective.direction
         if objective.direction != right:

@@ -1,27 +1,50 @@
 """The model and the optimizer that the values of a trial describe."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_binclf._registry import drop_sharing
+from keras_binclf._validation import error_message
 from keras_binclf.decision import find_head
 from keras_binclf.models import binary_classifier, make_head
 from keras_binclf.tuner.space.hyperparameters import BLOCK_OPTIONS, NONE
 from keras_binclf.tuner.space.points import get_hidden_units
 
 
-def make_classifier(
-    point: Mapping[str, Any], input_shape: tuple[int, ...], **options: Any
+def make_model(
+    point: Mapping[str, Any],
+    hp: Any,
+    backbone: Callable[[Any, Any], Any] | None,
+    metrics: Sequence[keras.metrics.Metric],
+    **parts: Any,
 ) -> keras.Model:
-    """Return the `binary_classifier` with the values of a trial, not compiled.
+    """Return the compiled model of a trial, with or without a backbone.
 
     Args:
         point: values by name, active ones alone.
-        input_shape: shape of one example.
-        **options: `scaler`, `prior` and `name`.
+        hp: the same as `keras_tuner.HyperParameters`, for the backbone.
+        backbone: function of the user, or None.
+        metrics: those of the trial, not used before.
+        **parts: `input_shape`, `scaler`, `prior` and `name`.
     """
+    if backbone is None:
+        model = _make_classifier(point, **parts)
+    else:
+        model = _make_with_backbone(backbone, hp, **parts)
+    loss = find_head(model).loss(label_smoothing=point["label_smoothing"])
+    model.compile(optimizer=_make_optimizer(point), loss=loss, metrics=metrics)
+    # Checkpoints hold the optimizer's variables: with places for them they load in full.
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _make_classifier(
+    point: Mapping[str, Any], input_shape: tuple[int, ...], **options: Any
+) -> keras.Model:
+    """Return the `binary_classifier` with the values of a trial, not compiled."""
     block = {key: point[key] for key in BLOCK_OPTIONS if key in point}
     if block.get("normalization") == NONE:
         block["normalization"] = None
@@ -29,7 +52,7 @@ def make_classifier(
     return binary_classifier(input_shape, hidden_units=units, compile=False, **block, **options)
 
 
-def make_with_backbone(
+def _make_with_backbone(
     backbone: Callable[[Any, Any], Any],
     hp: Any,
     input_shape: tuple[int, ...],
@@ -65,8 +88,7 @@ def _check_features(features: Any) -> Any:
     return features
 
 
-def make_optimizer(point: Mapping[str, Any]) -> keras.optimizers.Optimizer:
-    """Return the optimizer of a trial."""
+def _make_optimizer(point: Mapping[str, Any]) -> keras.optimizers.Optimizer:
     if point["optimizer"] == "adam":
         return keras.optimizers.Adam(point["learning_rate"])
     return keras.optimizers.AdamW(point["learning_rate"], weight_decay=point["weight_decay"])
@@ -95,6 +117,19 @@ def gives_finite_features(
     else:
         return False
     return bool(np.isfinite(keras.ops.convert_to_numpy(features)).all())
+
+
+def serialize_backbone(backbone: Callable[[Any, Any], Any] | None, owner: str) -> Any:
+    """Return the config of a registered function.
+
+    Raises:
+        ValueError: for a lambda.
+    """
+    if getattr(backbone, "__name__", "") == "<lambda>":
+        hint = "Give a named function, decorated with `keras.saving.register_keras_serializable`."
+        expected = "a function that can be found again"
+        raise ValueError(error_message("backbone", owner, expected, backbone, hint))
+    return backbone and drop_sharing(keras.saving.serialize_keras_object(backbone))
 
 
 def count_weights(model: keras.Model) -> int:

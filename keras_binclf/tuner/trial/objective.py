@@ -77,8 +77,15 @@ def _make_named(name: str, owner: str) -> keras.metrics.Metric:
     return ThresholdMetric(base, "best" if name.startswith(BEST) else 0.5)
 
 
-def explain_undefined(score: keras.metrics.Metric) -> str:
-    """Return why a score may have no value in any epoch of a trial, and the way out."""
+def explain_undefined(score: keras.metrics.Metric, objective: str) -> str:
+    """Return why the objective may have no value in any epoch, and the way out.
+
+    Args:
+        score: metric that the hypermodel optimizes.
+        objective: name of the objective, of which nothing is known if it is another one.
+    """
+    if objective != f"val_{score.name}":
+        return ""
     criterion = getattr(score, "criterion", None)
     constraints = criterion.constraints() if isinstance(criterion, Criterion) else []
     if constraints:
