@@ -244,3 +244,48 @@ def test_one_lock_for_a_head_in_all_models_that_hold_it():
     outer = keras.Sequential([keras.Input((6, 3)), model])
     assert hold(find_head(outer)) is hold(find_head(model))
     assert hold(BinaryHead()) is not hold(BinaryHead())
+
+
+def test_tuning_holds_the_head_until_its_threshold_is_set(monkeypatch):
+    """Else a calibration in between would get the threshold of the scores before it."""
+    model = keras.Sequential([keras.Input((3,)), BinaryHead()])
+    x = RANDOM.normal(size=(20, 3)).astype("float32")
+    free = []
+
+    def try_lock(owner, rows):
+        thread = threading.Thread(
+            target=lambda: free.append(hold(find_head(model)).acquire(blocking=False))
+        )
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr("keras_binclf.decision.tuned_threshold.check_both_classes", try_lock)
+    tune_threshold(model, x, np.arange(20) % 2)
+    assert free == [False]
+
+
+class Halving(keras.Model):
+    """Predicts, by a step of its own, for half of its inputs."""
+
+    def predict_step(self, *arguments):
+        *state, data = arguments
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return super().predict_step(*state, (x / 2,))
+
+
+@pytest.mark.parametrize("function", [tune_threshold, calibrate])
+@pytest.mark.parametrize("is_dataset", [False, True])
+def test_predict_step_of_the_model_is_kept(function, is_dataset):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 3))
+    hidden = keras.layers.GRU(4, return_sequences=True)(keras.layers.Masking()(inputs))
+    outputs = BinaryHead(kernel_initializer="glorot_uniform")(hidden)
+    plain, halving = keras.Model(inputs, outputs), Halving(inputs, outputs)
+    options = {"method": "platt"} if function is calibrate else {}
+    weights, y = plain.get_weights(), follow(plain, X / 2)
+    found = []
+    for model, x in ((plain, X / 2), (halving, X)):
+        model.set_weights(weights)
+        rows = ([(x, y)],) if is_dataset else (x, y)
+        found.append(function(model, *rows, **options))
+    assert repr(found[0]) == repr(found[1])

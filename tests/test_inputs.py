@@ -1,13 +1,17 @@
 """The inputs of models: their names before and after saving, and rows given by name."""
 
+from inspect import signature
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import zoo
 
 from keras_binclf import BinaryHead, MLPBlock, Predictor, predict_labels, tune_threshold
+from keras_binclf._data.arrangement import arrange_rows
 from keras_binclf._data.inputs import InputSpec, read_inputs
-from keras_binclf._data.row_reader import RowReader, arrange_rows
+from keras_binclf._data.row_reader import RowReader
 from keras_binclf._data.shapes import fit_rows
 
 ZIP, AGE = np.array([[1], [2], [3]], "int32"), np.array([[0.4], [0.5], [-0.6]], "float32")
@@ -156,7 +160,6 @@ def test_missing_and_unexpected_columns_are_named_everywhere(rows, received, str
         Predictor(model),
         lambda x: predict_labels(model, x),
         lambda x: tune_threshold(model, x, [0, 1, 1]),
-        lambda x: tune_threshold(model, [(x, [0, 1, 1])]),
         RowReader(read_inputs(model, "export"), "export", "sample").read,
     ):
         keys = "'zip', 'age'" if structure == "list" else "'age', 'zip'"
@@ -171,9 +174,55 @@ def test_data_sets_of_named_columns_are_read_by_name(listed):
     assert tune_threshold(listed, batches).threshold == expected.threshold
 
 
+def test_data_sets_may_hold_more_than_the_model_takes(by_name):
+    """As for `fit` and `predict`; a key that is missing is an error."""
+    values = {"zip": ZIP, "age": AGE}
+    structure = keras.tree.map_structure(lambda tensor: values[tensor.name], by_name.input)
+    expected = tune_threshold(by_name, structure, [0, 1, 1])
+    if isinstance(structure, dict) and "codes" in structure:
+        structure = {**structure, "id": ZIP}
+    else:
+        structure = {**values, "id": ZIP}
+    assert tune_threshold(by_name, [(structure, [0, 1, 1])]).threshold == expected.threshold
+    with pytest.raises(ValueError, match=r"of tune_threshold must be a dict with the keys"):
+        tune_threshold(by_name, [({"id": ZIP}, [0, 1, 1])])
+
+
+def test_columns_that_repeat_are_no_inputs(listed):
+    table = pd.DataFrame(np.ones((3, 3)), columns=["zip", "age", "age"])
+    with pytest.raises(ValueError, match=r"each column once\. Received: several of 'age'\."):
+        predict_labels(listed, table)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a type of TensorFlow")
+@pytest.mark.skipif("ragged" not in signature(keras.Input).parameters, reason="newer Keras")
+def test_ragged_tensors_are_for_ragged_inputs():
+    import tensorflow as tf
+
+    inputs = keras.Input((None,), ragged=True)
+    mean = keras.layers.Lambda(
+        lambda rows: tf.reduce_mean(rows, axis=1, keepdims=True), output_shape=(1,)
+    )
+    model = keras.Model(inputs, BinaryHead(kernel_initializer="ones")(mean(inputs)))
+    ragged = tf.ragged.constant([[1.0, 3.0], [-1.0]])
+    assert predict_labels(model, ragged).tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("int32", 2**32 + 1), ("int32", 0.5), ("uint8", -1), ("bool", 2)]
+)
+def test_numbers_that_an_input_cannot_hold_are_told(dtype, value):
+    inputs = keras.Input((1,), dtype=dtype)
+    model = keras.Model(inputs, BinaryHead()(keras.layers.Embedding(3, 1)(inputs)))
+    with pytest.raises(ValueError, match=f"whole numbers that {dtype} holds"):
+        predict_labels(model, [[value]])
+    assert predict_labels(model, [[1]]).shape == (1, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
+        ([None, None], r"given in one input at least\. Received: None in all"),
         ([ZIP, AGE[:2]], r"of equal length in all inputs\. Received: 3 rows of 'zip', 2 rows of"),
         ([ZIP, np.zeros((3, 2))], r"of shape \(n, 1\) \(input 'age'\)\. Received: shape \(3, 2\)"),
         ([ZIP + 0.5, AGE], r"whole numbers that int32 holds \(input 'zip'\)"),

@@ -1,6 +1,7 @@
 """Arrays, tables, sparse matrices and lists are read alike by everything that takes rows."""
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from zoo import with_random_head
@@ -228,6 +229,27 @@ def test_rows_of_different_lengths_are_refused(model):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a type of TensorFlow")
+def test_distributed_data_sets_get_labels(model):
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    distribute = strategy.experimental_distribute_dataset
+    dataset = tf.data.Dataset.from_tensor_slices(MATRIX.astype("float32"))
+    labels = predict_labels(model, distribute(dataset.batch(2)))
+    assert np.array_equal(labels, predict_labels(model, MATRIX))
+    with pytest.raises(ValueError, match=r"predict_labels needs rows\. Received: an empty data"):
+        predict_labels(model, distribute(dataset.take(0).batch(2)))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
+def test_short_floats_are_numbers(dtype, model):
+    short = MATRIX.astype(getattr(ml_dtypes, dtype))
+    assert read(short).dtype == "float32"
+    expected = predict_labels(model, short.astype("float32"))
+    assert np.array_equal(predict_labels(model, short), expected)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a type of TensorFlow")
 def test_ragged_tensors_are_refused(model):
     import tensorflow as tf
 
@@ -270,7 +292,12 @@ def test_labels_of_an_empty_data_set_are_an_error(model):
         def __len__(self):
             return 0
 
+    class Unknown:
+        def __len__(self):
+            raise TypeError("As of a torch DataLoader of an IterableDataset.")
+
     assert not is_empty_dataset(iter([MATRIX]))  # It does not tell.
+    assert not is_empty_dataset(Unknown())
     with pytest.raises(
         ValueError, match=r"predict_labels needs rows\. Received: an empty data set"
     ):

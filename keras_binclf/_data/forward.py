@@ -53,6 +53,18 @@ class Reader(keras.Model):
         self.run_eagerly = model.run_eagerly
         self.jit_compile = model.jit_compile
         self.built = model.built
+        self._has_own_step = type(model).predict_step is not keras.Model.predict_step
+
+    def predict_step(self, *arguments: Any) -> Any:
+        """Predict a batch by the `predict_step` of the model, where it has one of its own."""
+        if not self._has_own_step:
+            return super().predict_step(*arguments)
+        with self._scope():
+            outputs = self.model.predict_step(*arguments)
+        if keras.backend.backend() != "jax":
+            return {"outputs": outputs, "mask": self._find_mask(outputs)}
+        outputs, state = outputs
+        return {"outputs": outputs, "mask": self._find_mask(outputs)}, state
 
     def call(self, inputs: Any) -> dict[str, Any]:
         """Return `{"outputs": ..., "mask": ...}`."""

@@ -22,12 +22,14 @@ class InputSpec:
         shape: shape of one row, with None for a size that varies; None if the rank is unknown.
         dtype: name of a Keras dtype, or `"string"`; None if a subclassed model accepts any.
         alias: name of the tensor, which Keras accepts for the input before the model is saved.
+        is_ragged: bool, whether ragged tensors are accepted. Defaults to `False`.
     """
 
     name: str
     shape: Shape | None
     dtype: str | None
     alias: str = ""
+    is_ragged: bool = False
 
     @property
     def host_dtype(self) -> np.dtype[Any] | None:
@@ -139,6 +141,7 @@ def _read_symbols(model: keras.Model) -> ModelInputs:
             shape=tuple(tensor.shape[1:]),
             dtype=keras.backend.standardize_dtype(tensor.dtype),
             alias=tensor.name,
+            is_ragged=bool(getattr(tensor, "ragged", False)),
         )
         for key, tensor in zip(keys, keras.tree.flatten(structure), strict=True)
     )

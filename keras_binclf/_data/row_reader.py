@@ -7,9 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_binclf._data.inputs import InputSpec, ModelInputs, find_inputs
+from keras_binclf._data.inputs import InputSpec, ModelInputs
 from keras_binclf._data.shapes import count_dimensions, describe_shape, fit_rows, shapes_agree
-from keras_binclf._data.tables import Array, is_frame, split_columns, to_array, to_array_or_tensor
+from keras_binclf._data.tables import (
+    Array,
+    is_frame,
+    is_ragged,
+    split_columns,
+    to_array,
+    to_array_or_tensor,
+)
 
 NOT_FINITE_HINT = (
     "A hidden layer can turn either into a plausible number: replace missing values as was done "
@@ -42,6 +49,8 @@ class RowReader:
         name: str, name of the argument. Defaults to `"x"`.
         allow_one: bool, whether one row without batch dimension is accepted. Defaults to `False`.
         finite: bool, whether NaN and infinity are refused. Defaults to `False`.
+        allow_more: bool, whether a dict may have keys of no input, which are left out. Defaults to
+            `False`.
     """
 
     def __init__(
@@ -52,6 +61,7 @@ class RowReader:
         *,
         allow_one: bool = False,
         finite: bool = False,
+        allow_more: bool = False,
     ) -> None:
         self.inputs = inputs
         self.specs = inputs.specs
@@ -59,6 +69,7 @@ class RowReader:
         self.name = name
         self._allow_one = allow_one
         self._finite = finite
+        self._allow_more = allow_more
         self._host_dtypes = [spec.host_dtype for spec in inputs.specs]
 
     def read(self, x: Any) -> Rows:
@@ -100,20 +111,24 @@ class RowReader:
             ValueError: for wrong names and shapes.
         """
         values = list(map(self._arrange_one, self.specs, self.collect(x)))
+        if all(value is None for value in values):
+            raise self._error("given in one input at least", "None in all")
         self.check_lengths(values)
         return self.inputs.pack(values)
 
     def _arrange_one(self, spec: InputSpec, value: Any) -> Any:
         if value is None and len(self.specs) > 1:
             return None
+        if spec.is_ragged and is_ragged(value):
+            return value
         array = to_array_or_tensor(value, self.name, self.owner, spec.dtype in (None, "string"))
         if spec.dtype is None and len(array.shape) > 0:
             return array  # A subclassed model may take other shapes than the first.
         array = self.fit(spec, array)
         dtype = spec.host_dtype
-        is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
-        if is_float and dtype is not None and dtype.kind in "iu":
-            return self._convert(spec, array)  # Keras would cut 1.7 to 1.
+        if isinstance(array, np.ndarray) and dtype is not None and dtype.kind in "iub":
+            # Keras would make 1 of 1.7, and of 2**32 + 1 in int32.
+            return self._convert(spec, array)
         return array
 
     def _read_usual(self, x: Any) -> Rows | None:
@@ -138,6 +153,9 @@ class RowReader:
     def collect(self, x: Any) -> list[Any]:
         """Return the part of `x` for each input, unchanged."""
         if is_frame(x) and len(self.specs) > 1:
+            if not x.columns.is_unique:
+                twice = x.columns[x.columns.duplicated()].unique()
+                raise self._error("a table that has each column once", f"several of {_join(twice)}")
             x = {name: column.to_frame() for name, column in split_columns(x).items()}
         if isinstance(x, dict):
             return self._collect_named(x)
@@ -152,15 +170,18 @@ class RowReader:
     def _collect_named(self, x: dict[Any, Any]) -> list[Any]:
         names = [spec.name for spec in self.specs]
         aliases = [spec.alias for spec in self.specs]
-        if set(x) == set(aliases):
+        if self._has_names(x, aliases):
             return [x[alias] for alias in aliases]
         structure = self.inputs.structure
         if isinstance(structure, dict) and set(structure) != set(names):
-            if set(x) == set(names):
+            if self._has_names(x, names):
                 return [x[name] for name in names]
             return self._collect_nested(x)
         self._check_names(x, names)
         return [x[name] for name in names]
+
+    def _has_names(self, x: dict[Any, Any], names: list[str]) -> bool:
+        return set(names) <= set(x) if self._allow_more else set(names) == set(x)
 
     def _collect_nested(self, x: Any) -> list[Any]:
         found: dict[str, Any] = {}
@@ -189,7 +210,7 @@ class RowReader:
         if not isinstance(x, dict):
             raise self._error(expected, type(x).__name__)
         missing = [name for name in names if name not in x]
-        unexpected = [name for name in x if name not in names]
+        unexpected = [] if self._allow_more else [name for name in x if name not in names]
         received = [f"without {_join(missing)}"] * bool(missing)
         received += [f"with {_join(unexpected)}"] * bool(unexpected)
         if received:
@@ -265,28 +286,6 @@ class RowReader:
         where = f" (input {spec.name!r})" if spec and len(self.specs) > 1 else ""
         text = f"`{self.name}` of {self.owner} must be {expected}{where}. Received: {received}."
         return ValueError(f"{text} {hint}" if hint else text)
-
-
-def arrange_rows(model: keras.Model, x: Any, owner: str) -> Any:
-    """Return rows in the structure and form that `model.predict` accepts.
-
-    Args:
-        model: any Keras model. If its inputs are unknown, only tables are converted.
-        x: rows in any form except a data set.
-        owner: name of the public function with the argument `x`, for messages.
-
-    Raises:
-        TypeError: for values that are not numeric.
-        ValueError: for wrong names and shapes.
-    """
-    inputs = find_inputs(model)
-    if inputs is not None and len(inputs.arguments) == 1:
-        return RowReader(inputs, owner).arrange(x)
-    if isinstance(x, dict):
-        return {name: arrange_rows(model, value, owner) for name, value in x.items()}
-    if isinstance(x, list | tuple) and all(hasattr(value, "shape") for value in x):
-        return type(x)(arrange_rows(model, value, owner) for value in x)
-    return to_array_or_tensor(x, "x", owner, True)
 
 
 def _join(names: Iterable[Any]) -> str:

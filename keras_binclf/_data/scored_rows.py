@@ -9,12 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_binclf._data.arrangement import arrange_rows, make_arranger
 from keras_binclf._data.forward import Forward, hold
 from keras_binclf._data.heads import check_defined, find_output, select_output
 from keras_binclf._data.labels import check_labels, check_weights
-from keras_binclf._data.row_reader import arrange_rows
 from keras_binclf._data.tables import Array as Array
-from keras_binclf._data.tables import is_dataset, to_array
+from keras_binclf._data.tables import is_dataset, read_cardinality, to_array
 from keras_binclf._validation import check_integer_at_least
 from keras_binclf.layers import BinaryHead
 
@@ -122,9 +122,13 @@ def _check_form(owner: str, x: Any, y: Any, sample_weight: Any) -> None:
 def _iterate_rows(
     owner: str, model: keras.Model, data: Any, steps: int | None
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield the batches of a data set, with features arranged for the model."""
+    """Yield the batches of a data set, with features arranged for the model.
+
+    Features by names that the model does not have are left out, as in `fit` and `predict`.
+    """
+    arrange = make_arranger(model, owner, allow_more=True)
     for features, labels, weights in iterate_batches(owner, data, steps):
-        yield arrange_rows(model, features, owner), labels, weights
+        yield arrange(features), labels, weights
 
 
 def _score_batch(
@@ -189,8 +193,7 @@ def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterator[A
         if num_batches is None and steps is None:
             raise ValueError(f"{owner} was given a PyDataset without end. {unending}")
         return (data[i] for i in (itertools.count() if num_batches is None else range(num_batches)))
-    cardinality = getattr(data, "cardinality", None)
-    if cardinality is not None and steps is None and int(cardinality()) == -1:
+    if steps is None and read_cardinality(data) == -1:
         raise ValueError(f"{owner} was given a tf.data.Dataset without end. {unending}")
     batches: Iterator[Any] = iter(data)
     return batches

@@ -29,10 +29,22 @@ def is_empty_dataset(data: Any) -> bool:
     """Whether a data set is known to have no batches; the number of batches may be unknown."""
     if isinstance(data, keras.utils.PyDataset):
         return bool(data.num_batches == 0)
-    cardinality = getattr(data, "cardinality", None)
+    cardinality = read_cardinality(data)
     if cardinality is not None:
-        return int(cardinality()) == 0
-    return hasattr(data, "__len__") and len(data) == 0
+        return cardinality == 0
+    try:
+        return len(data) == 0
+    except TypeError:  # Also a torch DataLoader has no length where its data set has none.
+        return False
+
+
+def read_cardinality(data: Any) -> int | None:
+    """Return the `cardinality` of a data set of TensorFlow, negative where it is not known."""
+    cardinality = getattr(data, "cardinality", None)
+    if cardinality is None:
+        return None
+    # That of a distributed data set is a number.
+    return int(cardinality() if callable(cardinality) else cardinality)
 
 
 def is_frame(value: Any) -> bool:
@@ -76,6 +88,8 @@ def to_array(
     if is_frame(value):
         return _stack_columns(value, name, owner, allow_text)
     array = _convert(value, name, owner)
+    if array.dtype.kind == "V" and "float" in array.dtype.name:
+        array = array.astype("float32")  # bfloat16 and float8, which NumPy does not know.
     if array.dtype.kind == "O":
         array = _read_objects(array)
     if array.dtype.kind in NUMBERS or (allow_text and array.dtype.kind in "OSU"):

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_binclf._data.arrangement import arrange_rows
 from keras_binclf._data.forward import hold
 from keras_binclf._data.heads import check_defined, choose_head, select_output
-from keras_binclf._data.row_reader import arrange_rows
 from keras_binclf._data.tables import is_dataset, is_empty_dataset
 from keras_binclf.layers import BinaryHead
 

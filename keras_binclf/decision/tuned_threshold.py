@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_binclf._data.forward import hold
 from keras_binclf._data.heads import choose_head
-from keras_binclf._data.scored_rows import Array, check_both_classes, score_rows
+from keras_binclf._data.scored_rows import Array, ScoredRows, check_both_classes, score_rows
 from keras_binclf._validation import is_threshold
 from keras_binclf.layers import BinaryHead
 from keras_binclf.metrics.confusion import Confusion
@@ -172,7 +173,14 @@ def tune_threshold(  # noqa: D417 (its parameters are in the docstring one by on
     """
     criterion = make_criterion(OWNER, score, parameters)
     chosen = choose_head(model, head, OWNER)
-    rows = score_rows(OWNER, model, chosen, x, y, sample_weight, batch_size, steps)
+    # To the end: a change in between would give the old scores' threshold to new probabilities.
+    with hold(chosen):
+        rows = score_rows(OWNER, model, chosen, x, y, sample_weight, batch_size, steps)
+        return _tune(chosen, criterion, rows)
+
+
+def _tune(chosen: BinaryHead, criterion: Criterion, rows: ScoredRows) -> TunedThreshold:
+    """Set the threshold that is best on these rows in the head."""
     check_both_classes(OWNER, rows)
     # In float32, as `head.labels` compares them.
     probabilities = ops.convert_to_numpy(chosen.probabilities(rows.outputs)).astype("float32")
