@@ -1,4 +1,4 @@
-"""What the figures show is what was logged."""
+"""The figures of Adam show the values of the logger's history."""
 
 import copy
 import sys
@@ -23,7 +23,7 @@ def train(hidden_units, *loggers):
     x = rng.normal(size=(48, 3)).astype("float32")
     y = (x[:, 0] > 0).astype("float32")
     model = binary_classifier(3, hidden_units=hidden_units, metrics=None)
-    # It takes seconds to compile what is run for milliseconds.
+    # Compiling takes seconds, a run milliseconds.
     model.compile("adam", loss=model.loss, run_eagerly=True)
     model.fit(x, y, batch_size=8, verbose=0, callbacks=list(loggers))
 
@@ -48,7 +48,7 @@ def logged(trained):
 
 
 def change(logger, column, values):
-    """Write into what a logger has logged, for all variables."""
+    """Overwrite logged values of a column, for all variables."""
     index = logger._memory.columns.index(column)
     for rows in logger._memory.rows.values():
         for row, value in zip(rows, values, strict=False):
@@ -60,7 +60,7 @@ def line(axes, label):
 
 
 def draw(figure):
-    """Draw all of it, so that what warns or fails only then does so here."""
+    """Draw a figure as a picture: some warnings and errors come only then."""
     assert figure._repr_png_().startswith(b"\x89PNG")
     return figure
 
@@ -248,7 +248,7 @@ def test_steps_that_differ_between_variables_leave_gaps_in_a_heat_map():
 
 
 def test_nothing_global_changes(logged):
-    """Keras imports pyplot where it is, so what counts is that nothing in it is touched."""
+    """Keras imports pyplot where it is installed; its state must not change."""
     import matplotlib
     from matplotlib import pyplot
 

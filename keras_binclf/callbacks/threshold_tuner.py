@@ -1,4 +1,4 @@
-"""Keep the threshold that validation found, epoch by epoch."""
+"""Callback that sets the threshold of a head to the best one of each validation."""
 
 import math
 import warnings
@@ -15,18 +15,19 @@ VALIDATION = "val_"
 
 
 class ThresholdTuner(keras.callbacks.Callback):
-    """Set the head's threshold after each epoch to the one that was best on the validation data.
+    """Callback that sets the head's threshold to the best one on the validation data of each epoch.
 
-    The metric `BestThreshold` finds the threshold while Keras validates, so there is no second
-    pass. The threshold is a weight of the head: every checkpoint carries the one of its own epoch,
-    `EarlyStopping(restore_best_weights=True)` brings back the one of the best epoch, and so does
-    the best model of Keras Tuner. The place in the list of callbacks does not matter, since the
-    threshold is set when validation ends, before any callback sees the end of the epoch. (Only with
-    a `monitor` of training it does: put this callback first then.)
+    Use it where the epoch is chosen by a score at the best threshold, so that each epoch is saved
+    with its own threshold. The metric `BestThreshold` finds the threshold while Keras validates, so
+    there is no second pass. The threshold is a weight of the head: a checkpoint has the threshold
+    of its epoch, and `EarlyStopping(restore_best_weights=True)` and the best model of Keras Tuner
+    restore that of the best epoch. The threshold is set when validation ends, before any callback
+    sees the end of the epoch, so the order of the callbacks does not matter. (It does for a
+    `monitor` of training: put this callback first.)
 
-    Where validation finds no threshold (NaN: the loss is NaN, there is one class only, or no
-    threshold satisfies the constraints), the head keeps the one it has, with a warning. After
-    training, `keras_binclf.tune_threshold` gives the exact threshold.
+    Where validation finds no best threshold (NaN: the loss is NaN, there is one class only, or no
+    threshold satisfies the constraints), the head keeps its threshold, with a warning. After
+    training, `keras_binclf.tune_threshold` computes the exact threshold.
 
     Args:
         monitor: str, the name of a `BestThreshold` in the logs; with `"val_"` before it, of
@@ -76,31 +77,31 @@ class ThresholdTuner(keras.callbacks.Callback):
         self._seen = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Find the head, so that a model without one fails at once."""
+        """Find the head, so that a model without one fails before the first step."""
         self._in_epoch, self._seen = False, False
         choose_head(self.model, self.head, type(self).__name__)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note that evaluations from now on are the validation of an epoch."""
+        """Mark the begin of an epoch, in which `on_test_end` ends its validation."""
         self._in_epoch = True
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Set the threshold, where it is one of validation."""
+        """Set the threshold, if a metric of validation is monitored."""
         if self._in_epoch and self.monitor.startswith(VALIDATION):
             self._set_threshold(self.monitor.removeprefix(VALIDATION), logs or {})
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set the threshold, where it is one of training."""
+        """Set the threshold, if a metric of training is monitored."""
         self._in_epoch = False
         if not self.monitor.startswith(VALIDATION):
             self._set_threshold(self.monitor, logs or {})
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Warn if the monitored metric was never in the logs."""
+        """Warn if the logs never had the monitored metric."""
         self._in_epoch = False
         if not self._seen:
             warnings.warn(
-                f"ThresholdTuner left the threshold as it was: `{self.monitor}` never came. Give "
+                f"ThresholdTuner did not set the threshold: the logs had no `{self.monitor}`. Give "
                 "`fit` validation data, or monitor the metric without `val_`.",
                 stacklevel=2,
             )
@@ -120,8 +121,8 @@ class ThresholdTuner(keras.callbacks.Callback):
         threshold = float(logs[name])
         if math.isnan(threshold):
             warnings.warn(
-                f"`{self.monitor}` is NaN: there was no best threshold, and ThresholdTuner left "
-                f"the head's as it was. {_explain_nan(logs)}",
+                f"ThresholdTuner did not set the threshold: `{self.monitor}` is NaN. "
+                f"{_explain_nan(logs)}",
                 stacklevel=2,
             )
             return
@@ -135,7 +136,7 @@ class ThresholdTuner(keras.callbacks.Callback):
             raise ValueError(
                 error_message("monitor", type(self).__name__, expected, self.monitor, hint)
             )
-        # Where a model has several outputs, Keras puts the name of the output before the metric's.
+        # In a model with several outputs, Keras puts the name of the output before the metric's.
         named = [m for m in self._iterate_metrics() if f"_{name}".endswith(f"_{m.name}")]
         if named and not any(isinstance(metric, BestThreshold) for metric in named):
             expected = "the name of a BestThreshold"
@@ -145,13 +146,13 @@ class ThresholdTuner(keras.callbacks.Callback):
             )
 
     def _iterate_metrics(self) -> Iterator[Any]:
-        """Give the metrics of the model one by one; Keras lists the compiled ones in groups."""
+        """Yield the metrics of the model one by one; Keras lists the compiled ones in groups."""
         for metric in self.model.metrics:
             yield from getattr(metric, "metrics", None) or [metric]
 
 
 def _explain_nan(logs: dict[str, Any]) -> str:
-    """Return the causes to look for where there is no best threshold."""
+    """Return the hint to the cause of a threshold that is NaN."""
     if math.isnan(float(logs.get("loss", 0.0))):
         return (
             "The loss is NaN, too: look for NaN in the weights, as after too large a learning "

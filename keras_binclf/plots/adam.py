@@ -1,4 +1,4 @@
-"""Pictures of what `AdamMomentLogger` has logged."""
+"""Figures of the moments, updates and ratios that `AdamMomentLogger` has logged."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 Columns = Mapping[str, np.ndarray]
 
 UPDATE_RATIO = 1e-3
-"""About the norm of an update by that of the weights (Karpathy, see `plot_layers`)."""
+"""Rule of thumb for the norm of an update divided by that of the weights (see `plot_layers`)."""
 
 MOST_LINES = 7
-"""Number of variables up to which each has a line of its own; more are rows of a heat map."""
+"""Largest number of variables that are drawn as lines; more are rows of heat maps."""
 
 LARGEST, SMALLEST = 1e30, 1e-30
-"""What infinity and 0 are drawn as in a heat map, where NaN is grey."""
+"""Values that replace infinity and 0 in a heat map; NaN is grey."""
 
 MOMENTS = ("gradient", "m", "v", "m_hat", "v_hat", "update")
 STEP_LABEL = "step (optimizer.iterations)"
@@ -40,18 +40,17 @@ STEP_LABEL = "step (optimizer.iterations)"
 def plot_moments(
     logger: AdamMomentLogger, variable: str | None = None, *, run: int | None = None
 ) -> "Figure":
-    """Draw how Adam turns the gradient of one variable into steps.
+    """Draw the gradient of one variable, its moments and its updates over the steps.
 
-    Three panels over the steps. The first has the gradient, its running mean `m` and the
-    bias-corrected `m̂`; the second the squared gradient, its running mean `v` and the bias-corrected
-    `v̂`, with a logarithmic axis; the third the update `w_t − w_{t−1}`. Of a variable with several
-    entries the lines are means over them. Both moments are linear in what they average (Kingma &
-    Ba, 2015, https://arxiv.org/abs/1412.6980, algorithm 1), so the line of `m` is the running mean
-    of the gradient's line, and that of `v` of the squared gradient's. The band in the third panel
-    is ± the root mean square of the entries, which shows the size of the steps where their signs
-    cancel.
+    Use it to see why a variable moves as it does. The first of three panels shows the gradient, its
+    running mean `m` and the bias-corrected `m̂`; the second the squared gradient, its running mean
+    `v` and the bias-corrected `v̂`, on a logarithmic axis; the third the update `w_t − w_{t−1}`. For
+    a variable with several entries, the lines are means over the entries. Moments are running
+    means, so the line of `m` is the running mean of the line of the gradient, and that of `v` of
+    the squared gradient. The band in the third panel is ± the root mean square of the entries,
+    which shows the size of the steps where their signs cancel.
 
-    Values that are not finite leave gaps. Nothing of `matplotlib.pyplot` is used or changed.
+    Values that are not finite leave gaps. The state of `matplotlib.pyplot` is not used or changed.
 
     Args:
         logger: `AdamMomentLogger` that has watched a training, with the quantities `gradient`, `m`,
@@ -86,6 +85,9 @@ def plot_moments(
     assert len(figure.axes) == 3
     figure.savefig("moments.png")
     ```
+
+    References:
+        - The moments: Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
     """
     owner = "plot_moments"
     history = _check_logger(logger, owner, MOMENTS)
@@ -104,16 +106,15 @@ def plot_moments(
 def plot_layers(logger: AdamMomentLogger, *, run: int | None = None) -> "Figure":
     """Draw `update_ratio` and `rms_ratio` of all variables, to compare layers.
 
-    Two panels. `update_ratio` is the norm of the update by that of the weights, with a line at
-    0.001, about which it is said to be healthy: Karpathy, CS231n, "Ratio of weights:updates",
-    https://cs231n.github.io/neural-networks-3/#ratio.
-    `rms_ratio` is the gradient divided by its running root mean square, with a line at 2.3, above
-    which loss spikes followed in Wortsman et al., 2023, https://arxiv.org/abs/2304.13013,
-    section 3. In a variable of few entries (a bias) it gets there by chance.
+    Use it to find the layers that learn too fast, too slowly or not at all. The first of two panels
+    shows `update_ratio`, the norm of the update divided by that of the weights, with a line at
+    0.001, a rule of thumb for kernels. The second shows `rms_ratio`, the gradient divided by its
+    running root mean square, with a line at 2.3: higher values came before loss spikes. A variable
+    of few entries (a bias) exceeds it by chance.
 
-    Each variable has a line; more than 7 variables are rows of two heat maps, in which the middle
-    of the colours is 0.001, and what exceeds 2.3 is vermilion. Values that are not numbers leave
-    gaps there, or are grey. Nothing of `matplotlib.pyplot` is used or changed.
+    Each variable has a line. More than 7 variables are rows of two heat maps, in which 0.001 has
+    the middle colour, and values above 2.3 are vermilion. NaN is a gap in a line and grey in a heat
+    map. The state of `matplotlib.pyplot` is not used or changed.
 
     Args:
         logger: `AdamMomentLogger` that has watched a training, with the quantities `update_ratio`
@@ -146,6 +147,11 @@ def plot_layers(logger: AdamMomentLogger, *, run: int | None = None) -> "Figure"
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear"]
     figure.savefig("layers.png")
     ```
+
+    References:
+        - 0.001: Karpathy, CS231n, "Ratio of weights:updates",
+          https://cs231n.github.io/neural-networks-3/#ratio.
+        - 2.3: Wortsman et al., 2023, https://arxiv.org/abs/2304.13013, section 3.
     """
     owner = "plot_layers"
     history = _check_logger(logger, owner, ("update_ratio", "rms_ratio"))
@@ -237,7 +243,7 @@ def _draw_heat_map(
     extend: str,
 ) -> None:
     steps, values = _make_grid(history, column)
-    # A mesh leaves out what is infinite, and a logarithm what is 0.
+    # A mesh leaves infinite values out, and a logarithmic scale leaves out 0.
     values = np.clip(values, SMALLEST, LARGEST)
     rows = np.arange(len(history) + 1) - 0.5
     edges = _find_edges(steps)
@@ -271,7 +277,7 @@ def _find_edges(steps: np.ndarray) -> np.ndarray:
 def _draw_line(
     axes: "Axes", columns: Columns, name: str, label: str, colour: str, **options: Any
 ) -> None:
-    # A single step, or one between gaps, has no line to be seen by.
+    # A line through a single step is invisible: it needs a marker.
     marker = "." if np.isfinite(columns[name]).sum() < 2 else ""
     values = _hide_infinite(columns[name])
     axes.plot(columns["step"], values, label=label, color=colour, marker=marker, **options)
@@ -282,7 +288,7 @@ def _hide_infinite(values: np.ndarray) -> np.ndarray:
 
 
 def _set_log_scale(axes: "Axes", *values: np.ndarray) -> None:
-    """Make the axis logarithmic, unless nothing could be seen on it."""
+    """Make the axis logarithmic, if there is a positive value to show on it."""
     if any(np.any(np.isfinite(x) & (x > 0)) for x in values):
         axes.set_yscale("log")
 
@@ -292,7 +298,7 @@ def _add_legend(axes: "Axes") -> None:
 
 
 def _check_logger(logger: Any, owner: str, quantities: Sequence[str]) -> dict[str, Any]:
-    """Return the history, if it has what a figure shows."""
+    """Return the history, if it has the quantities of a figure."""
     if not isinstance(logger, AdamMomentLogger):
         raise TypeError(error_message("logger", owner, "an AdamMomentLogger", logger))
     missing = [name for name in quantities if name not in logger.quantities]

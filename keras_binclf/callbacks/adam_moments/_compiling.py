@@ -1,6 +1,6 @@
-"""Compiled functions of the values of variables, each backend in its fastest way.
+"""Compiled functions of the values of variables, on each backend.
 
-The only place of this room that imports a backend.
+The only module of this room that imports a backend.
 """
 
 import functools
@@ -16,7 +16,7 @@ from keras_binclf._validation import Tensor
 def compile_reading(
     function: Callable[..., Any], read: Callable[[], list[Tensor]], jit_compile: bool
 ) -> Callable[..., Any]:
-    """Return a compiled function that gets the values of variables besides its arguments.
+    """Return a compiled function that is called with the values of variables before its arguments.
 
     Args:
         function: function of a list of tensors, and of other arguments.
@@ -29,7 +29,7 @@ def compile_reading(
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # To read a variable outside of a graph takes ten times as long.
+        # Reading a variable outside of a graph takes ten times as long.
         in_graph: Callable[..., Any] = tf.function(
             lambda *arguments: function(read(), *arguments),
             autograph=False,
@@ -53,11 +53,11 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def copy_all(tensors: list[Tensor]) -> list[Tensor]:
-    """Return copies that the next step of training leaves alone.
+    """Return copies of tensors, which the next step of training does not change.
 
-    PyTorch changes values in place, and on JAX the trainer gives their memory to the next step. On
-    TensorFlow a value that was read stays, but then the step cannot reuse its memory: a held value
-    cost a network of 20 million weights half a step more, a copy a tenth.
+    PyTorch changes values in place, and on JAX the trainer donates their memory to the next step.
+    TensorFlow keeps a value that is referenced, but then the step cannot reuse its memory: in a
+    network of 20 million weights, a reference made a step half as long again, a copy a tenth.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

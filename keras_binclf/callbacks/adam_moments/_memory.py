@@ -1,4 +1,4 @@
-"""Logged rows in memory."""
+"""The logged rows in memory, and as arrays or a data frame."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ KEYS = ("run", "epoch", "step", "variable")
 
 
 class Record(NamedTuple):
-    """The columns of all variables at one step.
+    """The values of all columns and variables at one step.
 
     Attributes:
         run: int, number of the training since the logger was made, from 1.
@@ -29,7 +29,7 @@ class Record(NamedTuple):
 
 
 class Memory:
-    """Rows by variable.
+    """The logged rows of each variable.
 
     Args:
         columns: tuple of str, names of the columns of the values.
@@ -40,7 +40,7 @@ class Memory:
         self.rows: dict[str, list[tuple[int, int, int, np.ndarray]]] = {}
 
     def add(self, record: Record) -> None:
-        """Keep the rows of a record."""
+        """Add the rows of a record."""
         for variable, values in zip(record.variables, record.values, strict=True):
             row = (record.run, record.epoch, record.step, values)
             self.rows.setdefault(variable, []).append(row)

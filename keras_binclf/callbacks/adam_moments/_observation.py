@@ -1,6 +1,6 @@
-"""What is computed on the device: a step's tensors, and what each is reduced to.
+"""Computation on the device: the tensors of a step, and their reduction to scalars.
 
-All that is wanted of a step comes back as one array of float32, so that one transfer is enough.
+All scalars of a step come back in one array of float32, so that one transfer is enough.
 """
 
 import functools
@@ -16,25 +16,25 @@ from keras_binclf._validation import Tensor
 from keras_binclf.callbacks.adam_moments._optimizers import Rule
 
 CHUNK = 65_536
-"""Entries that are reduced together where memory is read in turn, as processors do it."""
+"""Number of entries of a chunk, where a large variable is reduced chunk by chunk."""
 
 SMALL = 4096
-"""Number of entries up to which it is faster to put all that is summed into one array."""
+"""Largest number of entries of a variable whose tensors are stacked and reduced together."""
 
 LANES = 256
-"""Number of sums that are kept side by side, so that they are added up in a tree, not in a row."""
+"""Number of partial sums of a tensor: adding them up pair by pair rounds less than in a row."""
 
 SCALE = 2.0**32
-"""What second moments are multiplied by before they are squared.
+"""Factor of second moments before they are squared.
 
-They are squares of gradients: squared again, those of a vanishing gradient would be 0 in float32.
+The square of a small second moment, the fourth power of a gradient, would be 0 in float32.
 """
 
 EDGES = tuple(2.0**exponent for exponent in range(-45, 17, 2))
 """Inner edges of the 32 bins of a histogram of absolute values, two octaves each."""
 
 LOW_BITS = 2**20
-"""Steps are sent as two numbers, since float32 counts only to 2^24."""
+"""A step is sent as quotient and remainder of this number, since float32 counts only to 2^24."""
 
 
 class Total(NamedTuple):
@@ -50,15 +50,15 @@ class Total(NamedTuple):
 
 
 class Clock:
-    """How far the optimizer was before and after a step, and what bias correction that means.
+    """Numbers of steps before and after a batch, and the factors of the bias correction.
 
-    All in float32. `1 - beta^t` is computed without the rounding of `beta^t`, which at the first
-    steps would take three digits of it.
+    All are float32. `1 - beta^t` is computed by `expm1`: at the first steps, the rounding of
+    `beta^t` would cost it three digits.
 
     Args:
         rule: Rule, the numbers of the optimizer.
-        before: integer tensor, count before.
-        after: integer tensor, count after.
+        before: integer tensor, `optimizer.iterations` before the batch.
+        after: integer tensor, `optimizer.iterations` after it.
         product: tensor with the product of Nadam's decays, or `None`.
     """
 
@@ -86,7 +86,7 @@ class Step:
 
     Args:
         rule: Rule, the numbers of the optimizer.
-        clock: Clock, how far it is.
+        clock: Clock, the count of steps and the bias correction.
         before: first moment and weight before the step.
         after: first moment, second moment, maximum (or `None`) and weight after the step.
     """
@@ -112,34 +112,34 @@ class Step:
 
     @functools.cached_property
     def gradient(self) -> Tensor:
-        """The gradient that the optimizer applied, from the change of its mean."""
+        """The gradient that the optimizer applied, from the change of the first moment."""
         rest = self.clock.first_rest
         return (self.m - (1.0 - rest) * self.first_before) / rest
 
     @functools.cached_property
     def update(self) -> Tensor:
-        """By what the step changed the weights."""
+        """The change of the weights by the step."""
         change = self.weight - self.weight_before
         return to_float(change)
 
     @functools.cached_property
     def m_hat(self) -> Tensor:
-        """The first moment as the step of Nadam uses it."""
+        """The bias-corrected first moment of Nadam, to which a share of the gradient is added."""
         return self.clock.first_scale * self.m + self.clock.gradient_scale * self.gradient
 
     @functools.cached_property
     def v_hat(self) -> Tensor:
-        """The bias-corrected second moment, the root of which the step divides by."""
+        """The bias-corrected second moment; the step divides by its root."""
         return self.v_max * self.clock.second_scale
 
     @functools.cached_property
     def surprise(self) -> Tensor:
-        """The squared gradient as a multiple of its mean."""
+        """The squared gradient divided by the bias-corrected second moment."""
         return ops.square(self.gradient) / ops.maximum(self.v_hat, self._floor)
 
     @functools.cached_property
     def under_epsilon(self) -> Tensor:
-        """1 where epsilon outweighs the second moment, else 0."""
+        """1 where the root of the second moment is below epsilon, else 0."""
         return to_float(self.v_hat < self._floor)
 
     @property
@@ -163,7 +163,7 @@ REDUCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor], A
     "max": (ops.abs, ops.maximum, ops.max),
     **{f"above_{i}": (_find_above(edge), ops.add, ops.sum) for i, edge in enumerate(EDGES)},
 }
-"""How a tensor becomes a number: what is done to each entry, to two of them, and to all."""
+"""Reductions of a tensor to a scalar: functions of each entry, of two results, and of all."""
 
 
 def _widen(x: Tensor) -> Tensor:
@@ -185,21 +185,21 @@ def make_observer(
 ) -> Callable[..., Tensor]:
     """Return a function that reduces a step to one array, still to be compiled.
 
-    It is kept for the next training of a model of these shapes.
+    Calls with equal arguments return the same function, which is then compiled only once.
 
     Args:
         rule: Rule, the numbers of the optimizer.
-        totals: tuple of Total, what is wanted of each variable.
+        totals: tuple of Total, computed of each variable.
         shapes: tuple of the shapes of the variables.
-        in_chunks: bool, whether large variables are gone through once, `CHUNK` by `CHUNK`, and not
-            once for each total. Several times faster on processors, slower on GPUs.
+        in_chunks: bool, whether a large variable is read once, `CHUNK` entries at a time, and not
+            once for each total. Several times faster on CPUs, slower on GPUs.
 
     Returns:
-        Function of two lists of tensors, after the step and before it. After: the count, the
+        Function of two lists of tensors, after the batch and before it. After: the count, the
         product of Nadam, and for each variable the first and second moment, the maximum of AMSGrad
         and the weight. Before: the count, and for each variable the first moment and the weight. It
-        gives the number of steps taken, the last step in two parts, and the totals of each
-        variable.
+        returns the number of steps of the batch, the last step in two parts, and the totals of
+        each variable.
     """
 
     def observe(after: list[Tensor], before: list[Tensor]) -> Tensor:
@@ -219,7 +219,7 @@ def make_observer(
 
 
 def _rest(beta: float, steps: Tensor) -> Tensor:
-    """`1 - beta^steps`."""
+    """Return `1 - beta^steps`."""
     return -ops.expm1(math.log(beta) * steps) if beta > 0 else 1.0
 
 
@@ -230,7 +230,7 @@ def _make_step(
     after: Sequence[Tensor | None],
     part: Callable[[Tensor], Tensor],
 ) -> Step:
-    """Return the step of a part of each tensor."""
+    """Return the step of the entries that `part` picks from each tensor."""
     old, new = ([x if x is None else part(x) for x in tensors] for tensors in (before, after))
     return Step(rule, clock, old, new)
 
@@ -267,7 +267,7 @@ def _reduce(
 
 
 def _reduce_each(step: Step, totals: tuple[Total, ...]) -> Tensor:
-    """Return the totals, each with a pass of its own."""
+    """Return the totals, each from one pass over a tensor."""
     return ops.stack(
         [
             _collapse(REDUCTIONS[reduction][0](step.get(tensor)), REDUCTIONS[reduction][2])
@@ -277,7 +277,7 @@ def _reduce_each(step: Step, totals: tuple[Total, ...]) -> Tensor:
 
 
 def _reduce_together(step: Step, totals: tuple[Total, ...]) -> Tensor:
-    """Return the totals, with one pass for all neighbours that are reduced alike."""
+    """Return the totals, from one pass for all neighbours with the same reduction."""
     vectors = []
     for reduce, group in itertools.groupby(totals, lambda total: REDUCTIONS[total.reduction][2]):
         rows = [REDUCTIONS[t.reduction][0](step.get(t.tensor)) for t in group]
@@ -286,7 +286,7 @@ def _reduce_together(step: Step, totals: tuple[Total, ...]) -> Tensor:
 
 
 def _collapse(x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
-    """Reduce to a scalar along one axis after the other, which rounds less than all at once."""
+    """Reduce to a scalar along one axis after another, which rounds less than all at once."""
     if len(x.shape) == 1 and x.shape[0] % LANES == 0:
         x = ops.reshape(x, (-1, LANES))
     while len(x.shape):

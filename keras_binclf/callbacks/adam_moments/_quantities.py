@@ -1,4 +1,4 @@
-"""What can be logged: one table. To add a quantity is to add an entry."""
+"""Table of the quantities that can be logged. To add a quantity, add an entry."""
 
 import dataclasses
 import functools
@@ -12,22 +12,22 @@ from keras_binclf.callbacks.adam_moments._observation import EDGES, SCALE, Total
 from keras_binclf.callbacks.adam_moments._optimizers import Rule
 
 Numbers = Mapping[Total, np.ndarray]
-"""What came back from the device: for each total an array with one number a variable."""
+"""Results of the device: for each total an array with one number for each variable."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """Something to know about a variable at a step.
+    """A quantity of a variable at a step, as users choose it in `quantities`.
 
     Attributes:
-        name: str, what users ask for.
-        columns: tuple of str, what it is called in the history; one quantity may give several.
-        totals: tuple of Total, what the device computes for it.
-        derive: function of `(numbers, sizes)` that gives an array for each column. `sizes` is the
+        name: str, its name in the argument `quantities`.
+        columns: tuple of str, names of its columns in the history, one or several.
+        totals: tuple of Total, computed for it on the device.
+        derive: function of `(numbers, sizes)` that returns an array for each column. `sizes` is the
             number of entries of each variable.
         epoch_logs: dict from a name in Keras's logs to a pair: the column, and the function that
-            makes one number of all its values of an epoch.
-        scalar: bool, whether its columns are curves that are worth looking at one by one.
+            reduces all its values of an epoch to one number.
+        scalar: bool, whether its columns are shown as curves in TensorBoard.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Quantity:
 def _norm(numbers: Numbers, tensor: str) -> np.ndarray:
     scaled = numbers.get(Total(tensor, "scaled_square"))
     square = numbers[Total(tensor, "square")]
-    # The scaled sum is precise where the other is lost, and the other way round.
+    # The sum of scaled squares overflows for large values, the unscaled one is 0 for small ones.
     square = square if scaled is None else np.where(np.isinf(scaled), square, scaled / SCALE**2)
     return np.sqrt(square)
 
 
 def _four(name: str, *, squared: bool = False, **options: Any) -> Quantity:
-    """Norm, mean, root mean square and largest absolute value of a tensor of the step."""
+    """Return a quantity: norm, mean, root mean square and largest absolute value of a tensor."""
     reductions = ["sum", "square", "max"] + ["scaled_square"] * squared
 
     def derive(numbers: Numbers, sizes: np.ndarray) -> Sequence[np.ndarray]:
@@ -118,12 +118,12 @@ DEFAULT = (
     *("gradient", "m", "v", "m_hat", "v_hat", "update"),
     *("update_ratio", "rms_ratio", "epsilon_share"),
 )
-"""The quantities that are logged unasked: all but the weights and the histograms."""
+"""The quantities that are logged by default: all but the weights and the histograms."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the device computes for the quantities that are wanted of an optimizer.
+    """The totals that the device computes for the chosen quantities, and the columns from them.
 
     Args:
         quantities: tuple of str, names of quantities.
@@ -135,7 +135,7 @@ class Plan:
 
     @functools.cached_property
     def totals(self) -> tuple[Total, ...]:
-        """Each total once, though several quantities may need it; those of a kind together."""
+        """The totals that the device computes, each once; those of the same reduction together."""
         totals = dict.fromkeys(self._find_source(total)[0] for total in self._wanted())
         return tuple(sorted(totals, key=lambda total: total.reduction == "max"))
 
@@ -170,10 +170,10 @@ class Plan:
         return (total for name in self.quantities for total in QUANTITIES[name].totals)
 
     def _find_source(self, total: Total) -> tuple[Total, Callable[[int], float]]:
-        """Return what the device computes for a total, and the factor between the two.
+        """Return the total that the device computes instead of a given one, and their ratio.
 
-        Bias correction is a factor for all entries, so it needs no pass of its own. That of Nadam
-        adds a share of the gradient, and is another tensor.
+        Bias correction multiplies all entries by one factor, so a total of `m` gives that of
+        `m_hat`. Nadam's adds a share of the gradient; its `m_hat` is reduced on the device.
         """
         rule = self.rule
         if total.tensor == "m_hat" and not rule.nesterov:
