@@ -277,6 +277,15 @@ def test_roc_auc_of_a_hundred_bins_apart_is_exact():
     np.testing.assert_allclose(evaluate(BinaryAUC(), y, p), sk.roc_auc_score(y, p), rtol=1e-6)
 
 
+def test_pr_auc_with_weights_that_differ_by_twenty_powers_of_ten():
+    y, p = np.array([0, 1, 0, 1]), np.array([0.9, 0.7, 0.4, 0.2])
+    w = np.array([1.0, 1e-20, 1.0, 1.0])
+    value = float(BinaryAUC("PR")(y, p, w))
+    # Rows count by the lightest positive: the heavy one is 1e20 of these, each with a precision of
+    # its own, t / (t + 2) for t from 0 to 1.
+    np.testing.assert_allclose(value, 1 - 2 * np.log(1.5), rtol=1e-4)
+
+
 def test_pr_auc_is_the_average_precision():
     y, p = spread_rows()
     expected = sk.average_precision_score(y, p)

@@ -777,7 +777,7 @@ ARGUMENTS = {
     "negative_cost": (
         {"score": "cost", "cost_fp": -1, "cost_fn": 1},
         ValueError,
-        "`cost_fp` of tune_threshold must be a non-negative",
+        "`cost_fp` of tune_threshold must be 0 or a positive float",
     ),
     "needless_cost": ({"cost_fp": 1}, ValueError, "left out unless `score='cost'`"),
     "recall_over_one": ({"min_recall": 1.5}, ValueError, r"`min_recall` .* in \[0, 1\]"),

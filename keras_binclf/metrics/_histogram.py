@@ -128,11 +128,12 @@ def area_under_precision_recall(counts: Tensor) -> Tensor:
     hits, false_alarms, negatives, positives = above[1], above[0], counts[0], counts[1]
     # The weight of a row is unknown too: the lightest bin of positives is taken to hold one row.
     unit = ops.min(ops.where(positives > 0, positives, math.inf))
-    m = ops.maximum(positives / unit, 1.0)
-    pace = negatives / (m + 1)
+    # The rule is the same for any large m, of which the square must be a float32.
+    m = ops.clip(positives / unit, 1.0, 1e9)
+    weight, pace = positives / m, negatives / (m + 1)
 
     def precision_at(i: Tensor) -> Tensor:
-        found = hits + unit * i
+        found = hits + weight * i
         return found / (found + false_alarms + pace * i)
 
     middle = (m + 1) / 2
