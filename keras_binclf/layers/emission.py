@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import threading
 from collections.abc import Iterator
 
 import keras
@@ -10,6 +11,10 @@ import keras
 _EMITTING: contextvars.ContextVar[keras.Layer | None] = contextvars.ContextVar(
     "_EMITTING", default=None
 )
+# `torch.compile` breaks its graph at a context variable, so that is read only where a thread is in
+# a block.
+_num_blocks = 0
+_counting = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -20,12 +25,20 @@ def emit_logits(head: keras.Layer) -> Iterator[None]:
     before gives probabilities inside, too.
     """
     token = _EMITTING.set(head)
+    _count_blocks(1)
     try:
         yield
     finally:
+        _count_blocks(-1)
         _EMITTING.reset(token)
 
 
 def is_emitting_logits(head: keras.Layer) -> bool:
     """Whether the current thread is in a block of `emit_logits` of this head."""
-    return _EMITTING.get() is head
+    return _num_blocks > 0 and _EMITTING.get() is head
+
+
+def _count_blocks(change: int) -> None:
+    global _num_blocks
+    with _counting:
+        _num_blocks += change
