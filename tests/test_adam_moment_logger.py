@@ -783,7 +783,8 @@ def test_full_disk_warns_once_and_training_goes_on(tmp_path, has_room_again):
     match = r"could not write to filepath='.*log.csv': No space left.*training goes on"
     with pytest.warns(UserWarning, match=match) as seen:
         history = fit(model, logger, Fill(), epochs=3)
-    assert len(seen) == 1
+    # PyTorch has warnings of its own.
+    assert len([warning for warning in seen if "could not write" in str(warning.message)]) == 1
     assert len(history["loss"]) == 3
     assert steps_of(logger) == [3, 6, 9, 12, 15, 18]
     rows = read_csv(path if has_room_again else kept)[1:]
