@@ -1,4 +1,4 @@
-"""Steps that a Keras mask hides, and threads that predict while another changes the head."""
+"""Steps that a Keras mask hides, logits of one head, and the lock of a head."""
 
 import threading
 
@@ -12,7 +12,6 @@ from keras_binclf import (
     ThresholdMetric,
     calibrate,
     find_head,
-    predict_labels,
     tune_threshold,
 )
 from keras_binclf._data.forward import Forward, hides_steps, hold
@@ -205,38 +204,6 @@ def test_logits_are_for_one_head_and_one_thread():
         assert score(other) <= 1
     assert found[0] <= 1
     assert score(head) <= 1
-
-
-def test_threads_get_right_labels_while_another_calibrates():
-    """Calibration keeps every label: the threshold moves along with the probabilities."""
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((3,)), MLPBlock((4,)), BinaryHead(threshold=0.3)])
-    x = RANDOM.normal(size=(200, 3)).astype("float32")
-    y = follow(model, x)
-    tune_threshold(model, x, y)
-    expected = predict_labels(model, x)
-    weights = model.get_weights()
-    done, wrong = threading.Event(), []
-
-    def work():
-        while not done.is_set():
-            # A row at the threshold may be rounded to its other side.
-            if np.mean(predict_labels(model, x) != expected) > 0.01:
-                wrong.append(1)
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(3):
-            with hold(find_head(model)):
-                model.set_weights(weights)
-            calibrate(model, x, y, method="platt")
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert not wrong
 
 
 def test_one_lock_for_a_head_in_all_models_that_hold_it():
