@@ -74,6 +74,7 @@ def reset(make=make_model, *arguments, **options):
     For trainings one after the other that leave alone how the model is compiled.
     """
     model, values = make_once(make, *arguments, **options)
+    keras.utils.clear_session(free_memory=False)  # old Keras keeps its generator of seeds
     keras.utils.set_random_seed(0)
     for variable, value in zip(list_state(model), values, strict=True):
         variable.assign(value)

@@ -5,6 +5,7 @@ import copy
 import keras
 import numpy as np
 import pytest
+from muon import needs_muon
 
 from keras_binclf import AdamMomentLogger
 from keras_binclf.callbacks.adam_moments import _optimizers
@@ -56,6 +57,7 @@ def test_keras_keeps_the_moments_where_they_are_read(cls):
         assert product == pytest.approx(0.9 * (1 - 0.5 * 0.96), rel=1e-6)
 
 
+@needs_muon
 def test_keras_keeps_the_moments_of_muon_where_they_are_read():
     """Of the two kernels, one is excluded from orthogonalisation; vectors always are."""
     optimizer = MUON(0.1, adam_beta_1=0.8, adam_beta_2=0.99, exclude_layers=["head"])
@@ -103,6 +105,7 @@ def test_optimizer_without_moments_of_adam_fails_before_the_first_step(name):
         np.testing.assert_array_equal(first, second)
 
 
+@needs_muon
 def test_variables_that_muon_trains_by_adam_are_logged():
     """Its steps of a vector are Adam's, of which the first is the learning rate."""
     logger = AdamMomentLogger(1)
@@ -120,6 +123,7 @@ def test_variables_that_muon_trains_by_adam_are_logged():
     assert abs(history["update_mean"][0]) == pytest.approx(0.01, rel=1e-3)
 
 
+@needs_muon
 def test_orthogonalised_variables_are_named_where_they_are_asked_for():
     match = (
         r"matches a trainable variable \(net/hidden/bias, net/head/bias\)\. Received: "

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from muon import needs_muon
 from zoo import with_random_head
 
 from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head, predict_labels
@@ -138,6 +139,7 @@ def step_of_head(model):
     return np.abs(ops.convert_to_numpy(find_head(model).kernel))
 
 
+@needs_muon
 @pytest.mark.parametrize("by_name", [True, False])
 def test_muon_updates_the_head_as_adamw_does(by_name):
     muon = keras.optimizers.Muon(0.01, exclude_layers=["binary_head"])
@@ -147,6 +149,7 @@ def test_muon_updates_the_head_as_adamw_does(by_name):
     np.testing.assert_allclose(step_of_head(model), 0.01, rtol=0.01)
 
 
+@needs_muon
 def test_muon_that_would_update_the_head_is_refused():
     """Keras takes every matrix for a hidden layer's unless its path says otherwise."""
     optimizers = keras.optimizers

@@ -139,7 +139,7 @@ def test_search_goes_on_after_a_failed_trial(tmp_path):
 
 
 @once
-@pytest.mark.filterwarnings("ignore:`val_best_threshold` is NaN:UserWarning")
+@pytest.mark.filterwarnings("ignore:ThresholdTuner did not set the threshold:UserWarning")
 @pytest.mark.parametrize("options", [{"validation_data": (0 * X, Y)}, {"folds": 2}])
 def test_trial_whose_objective_is_never_defined_fails(tmp_path, options):
     """It would be ranked with a score of minus infinity, and have no model to load."""

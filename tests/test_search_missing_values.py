@@ -172,7 +172,7 @@ def test_data_set_without_known_length_is_read_in_part(monkeypatch):
         hypermodel.preflight(bad, validation_data=HELD_OUT)
 
 
-@pytest.mark.filterwarnings("ignore:`val_best_threshold` is NaN:UserWarning")
+@pytest.mark.filterwarnings("ignore:ThresholdTuner did not set the threshold:UserWarning")
 def test_data_set_that_makes_the_loss_nan_stops_the_search_with_its_place(tmp_path):
     hypermodel = Eager(3, tune_batch_size=False, space={"num_layers": 0, "class_weight": None})
     tuner = make_tuner(hypermodel, tmp_path)
@@ -201,7 +201,7 @@ def fit(hypermodel, **options):
     return model, hypermodel.fit(hp, model, *TRAIN, **options)
 
 
-@pytest.mark.filterwarnings("ignore:`val_best_threshold` is NaN:UserWarning")
+@pytest.mark.filterwarnings("ignore:ThresholdTuner did not set the threshold:UserWarning")
 def test_loss_that_becomes_nan_ends_the_trial_and_keeps_its_best_epoch():
     with pytest.warns(
         UserWarning, match=r"loss of a trial became NaN in epoch 3, .*The best epoch"
@@ -211,7 +211,7 @@ def test_loss_that_becomes_nan_ends_the_trial_and_keeps_its_best_epoch():
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
-@pytest.mark.filterwarnings("ignore:`val_best_threshold` is NaN:UserWarning")
+@pytest.mark.filterwarnings("ignore:ThresholdTuner did not set the threshold:UserWarning")
 def test_trial_whose_loss_is_nan_from_the_start_blames_no_constraints():
     failed = keras_tuner.errors.FailedTrialError
     with pytest.raises(failed, match=r"became NaN in epoch 1, .*large learning rate") as raised:
@@ -267,7 +267,7 @@ class NoValue(keras.metrics.Mean):
         super().update_state(NAN * y_pred)
 
 
-@pytest.mark.filterwarnings("ignore:`val_best_threshold` is NaN:UserWarning")
+@pytest.mark.filterwarnings("ignore:ThresholdTuner did not set the threshold:UserWarning")
 @pytest.mark.parametrize(
     ("score", "reason"),
     [
