@@ -21,7 +21,13 @@ from keras_binclf.decision import (
     predict_labels,
     tune_threshold,
 )
-from keras_binclf.layers import BinaryHead, MLPBlock
+from keras_binclf.layers import (
+    BinaryHead,
+    CategoricalEmbedding,
+    FeatureScaler,
+    MLPBlock,
+    NumericalEmbedding,
+)
 from keras_binclf.metrics import (
     BestThreshold,
     BinaryAUC,
@@ -49,8 +55,11 @@ __all__ = [
     "BinaryHead",
     "BrierScore",
     "Calibration",
+    "CategoricalEmbedding",
     "ExpectedCalibrationError",
+    "FeatureScaler",
     "MLPBlock",
+    "NumericalEmbedding",
     "Predictor",
     "ThresholdMetric",
     "ThresholdTuner",

@@ -1,0 +1,7 @@
+"""Layers that prepare the columns of a table."""
+
+from keras_binclf.layers.features.categorical_embedding import CategoricalEmbedding
+from keras_binclf.layers.features.feature_scaler import FeatureScaler
+from keras_binclf.layers.features.numerical_embedding import NumericalEmbedding
+
+__all__ = ["CategoricalEmbedding", "FeatureScaler", "NumericalEmbedding"]
