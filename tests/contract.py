@@ -18,11 +18,17 @@ BACKEND = keras.backend.backend()
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One way to make an instance: constructor arguments, and the shape of one row of features."""
+    """One way to make an instance: constructor arguments, and the shape of one row of features.
+
+    A layer is adapted before use where `adapt` is True; its inputs are whole numbers below `codes`,
+    unless that is 0.
+    """
 
     name: str
     arguments: dict[str, Any]
     shape: tuple[int, ...] = (5,)
+    adapt: bool = False
+    codes: int = 0
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -79,6 +85,34 @@ CASES: dict[type, list[Case]] = {
         Case("sequence", {"hidden_units": [4, 5], "normalization": "batch"}, (3, 5)),
         Case("own_layer", {"hidden_units": [6, 6], "activation": Scaled()}),
     ],
+    keras_binclf.FeatureScaler: [
+        Case("default", {}, adapt=True),
+        Case("strict", {"missing": "error"}, adapt=True),
+        Case("sequence", {}, (3, 5), adapt=True),
+    ],
+    keras_binclf.NumericalEmbedding: [
+        Case("default", {}, adapt=True),
+        Case("few_bins", {"dim": 3, "num_bins": 4}, (3, 5), adapt=True),
+        Case("periodic", {"method": "periodic", "dim": 4, "num_frequencies": 6}),
+    ],
+    keras_binclf.CategoricalEmbedding: [
+        Case("default", {"num_categories": [2, 20]}, (2,), codes=6),
+        Case(
+            "full",
+            {
+                "num_categories": [30, 3, 12],
+                "dim": 4,
+                "max_one_hot": 5,
+                "num_buckets": 15,
+                "has_missing": [True, False, False],
+                "has_rare": [False, True, True],
+                "embeddings_initializer": "he_normal",
+            },
+            (3,),
+            codes=15,
+        ),
+        Case("sequence", {"num_categories": [12, 12], "has_rare": [True, True]}, (3, 2), codes=9),
+    ],
     keras_binclf.ThresholdMetric: [
         Case("default", {}),
         Case("best", {"score": "mcc", "threshold": "best", "num_bins": 512}),
@@ -110,7 +144,9 @@ CASES: dict[type, list[Case]] = {
 
 
 def make_inputs(case: Case, rows: int = 16, dtype: str = "float32") -> np.ndarray:
-    return np.random.default_rng(7).normal(size=(rows, *case.shape)).astype(dtype)
+    random, shape = np.random.default_rng(7), (rows, *case.shape)
+    x = random.integers(0, case.codes, shape) if case.codes else random.normal(size=shape)
+    return x.astype(dtype)
 
 
 def to_numpy(x: Any) -> np.ndarray:

@@ -27,8 +27,11 @@ FAST = BACKEND == "jax"
 POLICIES = ("mixed_float16", "mixed_bfloat16", "bfloat16")
 
 
-def make_layer(cls: type, case: Case) -> keras.Layer:
-    return cls(**copy.deepcopy(case.arguments), name="tested")
+def make_layer(cls: type, case: Case, **options: Any) -> keras.Layer:
+    layer = cls(**copy.deepcopy(case.arguments), **{"name": "tested", **options})
+    if case.adapt:
+        layer.adapt(make_inputs(case, rows=64))
+    return layer
 
 
 def make_model(cls: type, case: Case) -> keras.Model:
@@ -136,7 +139,7 @@ def one_training_step_moves_trainable_weights_only(cls: type, case: Case, folder
 
 
 def frozen_stays_as_it_is(cls: type, case: Case, folder: Path) -> None:
-    layer = cls(**copy.deepcopy(case.arguments), trainable=False)
+    layer = make_layer(cls, case, trainable=False)
     inputs = keras.Input(case.shape)
     model = keras.Model(inputs, layer(keras.layers.Dense(case.shape[-1])(inputs)))
     before = [to_numpy(weight) for weight in layer.weights]

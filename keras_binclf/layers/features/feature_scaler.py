@@ -21,7 +21,7 @@ from keras_binclf.layers.features._rows import Rows, read_rows
 LIMIT = 3.0
 """Bound of the scaled values."""
 FAR = 1e9
-"""Where the curve is at its bound to the last digit of float64, and squares are far from infinite."""
+"""Where the curve is at its bound to the last digit of float64, and its square is finite."""
 
 
 @register
@@ -212,7 +212,8 @@ class FeatureScaler(FeatureLayer):
                 f"`data` of {rows.owner}.adapt must have no gaps with `missing='error'`. Received: "
                 f"NaN in {rows.describe_cell(gaps)}. Fill it, or give `missing='median'`."
             )
-        return tuple(bool(flag) for flag in gaps.any(axis=0))
+        flags: Array = gaps.any(axis=0)
+        return tuple(map(bool, flags))
 
     def _scale(self, inputs: Tensor, median: Any, factor: Any) -> Tensor:
         x = ops.cast(inputs, self.compute_dtype)

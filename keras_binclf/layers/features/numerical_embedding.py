@@ -255,7 +255,7 @@ class NumericalEmbedding(FeatureLayer):
         return tuple(i for i, count in enumerate(self.feature_bins or ()) if not count)
 
     def _apply(self, inputs: Tensor, embed: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """Embed some columns by `embed`, which gives each a last axis of `dim`, and not the others."""
+        """Embed some columns by `embed`, which adds a last axis of `dim`, and not the others."""
         x = ops.cast(inputs, self.compute_dtype)
         parts = [] if embed is None else [flatten_last(embed(take_columns(x, self._embedded)))]
         if self._passing:
