@@ -27,6 +27,7 @@ from keras_binclf.layers import (
     FeatureScaler,
     MLPBlock,
     NumericalEmbedding,
+    TabularEncoder,
 )
 from keras_binclf.metrics import (
     BestThreshold,
@@ -61,6 +62,7 @@ __all__ = [
     "MLPBlock",
     "NumericalEmbedding",
     "Predictor",
+    "TabularEncoder",
     "ThresholdMetric",
     "ThresholdTuner",
     "TunedThreshold",

@@ -5,6 +5,7 @@ from keras_binclf.layers.features import (
     CategoricalEmbedding,
     FeatureScaler,
     NumericalEmbedding,
+    TabularEncoder,
 )
 from keras_binclf.layers.mlp_block import MLPBlock
 
@@ -14,4 +15,5 @@ __all__ = [
     "FeatureScaler",
     "MLPBlock",
     "NumericalEmbedding",
+    "TabularEncoder",
 ]

@@ -212,8 +212,7 @@ class FeatureScaler(FeatureLayer):
                 f"`data` of {rows.owner}.adapt must have no gaps with `missing='error'`. Received: "
                 f"NaN in {rows.describe_cell(gaps)}. Fill it, or give `missing='median'`."
             )
-        flags: Array = gaps.any(axis=0)
-        return tuple(map(bool, flags))
+        return tuple(bool(flag) for flag in np.atleast_1d(gaps.any(axis=0)))
 
     def _scale(self, inputs: Tensor, median: Any, factor: Any) -> Tensor:
         x = ops.cast(inputs, self.compute_dtype)

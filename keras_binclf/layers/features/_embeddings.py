@@ -1,0 +1,48 @@
+"""The `embedding` of a `TabularEncoder`, as users give it and as configs hold it."""
+
+from typing import Any
+
+import keras
+
+from keras_binclf._registry import drop_sharing
+from keras_binclf._validation import error_message, suggest_nearest
+from keras_binclf.layers.features.numerical_embedding import METHODS, NumericalEmbedding
+
+
+def read_embedding(value: Any, owner: str) -> Any:
+    """Return None, the name of a method, or the config of a `NumericalEmbedding`, or raise."""
+    expected = f"None, one of {', '.join(map(repr, METHODS))}, or a NumericalEmbedding"
+    if value is None or (isinstance(value, str) and value in METHODS):
+        return value
+    if isinstance(value, str):
+        hint = suggest_nearest(value, METHODS)
+        raise ValueError(error_message("embedding", owner, expected, value, hint))
+    if isinstance(value, dict) and "class_name" in value:
+        value = keras.saving.deserialize_keras_object(value)
+    if not isinstance(value, NumericalEmbedding):
+        raise TypeError(error_message("embedding", owner, expected, value))
+    return serialize_embedding(value)
+
+
+def serialize_embedding(layer: NumericalEmbedding) -> dict[str, Any]:
+    """Return the config of a layer, the same before and after it is built."""
+    data = drop_sharing(keras.saving.serialize_keras_object(layer))
+    return {key: value for key, value in data.items() if key != "build_config"}
+
+
+def make_embedding(value: Any, policy: Any, *, fresh: bool = False) -> Any:
+    """Return a new layer of what `read_embedding` returned, None for None.
+
+    Args:
+        value: None, the name of a method or a config.
+        policy: dtype policy of a layer of which only the method is given.
+        fresh: whether to leave out what the config says of features.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return NumericalEmbedding(method=value, name="numerical_embedding", dtype=policy)
+    config = {**value["config"], "name": "numerical_embedding"}
+    if fresh:
+        config["feature_bins"] = None
+    return keras.saving.deserialize_keras_object({**value, "config": config})
