@@ -113,6 +113,21 @@ CASES: dict[type, list[Case]] = {
         ),
         Case("sequence", {"num_categories": [12, 12], "has_rare": [True, True]}, (3, 2), codes=9),
     ],
+    keras_binclf.TabularEncoder: [
+        Case("default", {"embedding": "piecewise_linear"}, adapt=True),
+        Case(
+            "full",
+            {
+                "max_categories": 12,
+                "min_count": 3,
+                "embedding": keras_binclf.NumericalEmbedding(3, "periodic"),
+                "kinds": {0: "category", 2: {"kind": "category", "min_count": 1}},
+            },
+            adapt=True,
+            codes=15,
+        ),
+        Case("words", {"kinds": {0: "category", 1: "category"}}, (3,), adapt=True, codes=14),
+    ],
     keras_binclf.ThresholdMetric: [
         Case("default", {}),
         Case("best", {"score": "mcc", "threshold": "best", "num_bins": 512}),

@@ -29,6 +29,7 @@ ALWAYS_FLOAT32 = (
     keras_binclf.CategoricalEmbedding,
     keras_binclf.FeatureScaler,
     keras_binclf.NumericalEmbedding,
+    keras_binclf.TabularEncoder,
 )
 POLICIES = ("mixed_float16", "mixed_bfloat16", "bfloat16")
 

@@ -30,19 +30,22 @@ def serialize_embedding(layer: NumericalEmbedding) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key != "build_config"}
 
 
-def make_embedding(value: Any, policy: Any, *, fresh: bool = False) -> Any:
+def make_embedding(value: Any, policy: Any, trainable: bool, *, fresh: bool = False) -> Any:
     """Return a new layer of what `read_embedding` returned, None for None.
 
     Args:
         value: None, the name of a method or a config.
         policy: dtype policy of a layer of which only the method is given.
+        trainable: whether the layer that holds it is trainable.
         fresh: whether to leave out what the config says of features.
     """
     if value is None:
         return None
+    own: dict[str, Any] = {"name": "numerical_embedding", "trainable": trainable}
     if isinstance(value, str):
-        return NumericalEmbedding(method=value, name="numerical_embedding", dtype=policy)
-    config = {**value["config"], "name": "numerical_embedding"}
+        return NumericalEmbedding(method=value, dtype=policy, **own)
+    config = {**value["config"], **own}
+    config["trainable"] = trainable and value["config"].get("trainable", True)
     if fresh:
         config["feature_bins"] = None
     return keras.saving.deserialize_keras_object({**value, "config": config})

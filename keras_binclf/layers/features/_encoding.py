@@ -154,9 +154,13 @@ def _write_numbers(column: Column, numbers: Array, out: Array) -> None:
         numbers = numbers.astype("float64", copy=False)
     for i, part in enumerate(column.parts or ("elapsed",)):
         is_plain = part == "elapsed" and not column.offset
+        shifted = numbers if is_plain else compute_part(numbers, part, column.offset)
         with np.errstate(over="ignore"):
-            out[:, i] = numbers if is_plain else compute_part(numbers, part, column.offset)
-    check_finite(out[:, 0], numbers, column.name, OWNER)
+            encoded = shifted.astype("float32")
+        if part == "elapsed":
+            # Before it is in the matrix, where a column lies scattered.
+            check_finite(encoded, numbers, column.name, OWNER)
+        out[:, i] = encoded
 
 
 # ---- booleans

@@ -35,8 +35,7 @@ def read_series(series: Any, name: Name, owner: str) -> Values:
     if dtype == nw.Boolean:
         return Values("boolean", _to_float64(series))
     if dtype.is_numeric():
-        plain = dtype != nw.Decimal and not series.is_null().any()
-        return Values("number", series.to_numpy() if plain else _to_float64(series))
+        return Values("number", _read_numbers(series))
     if dtype == nw.String:
         return read_words(*_factorize(series))
     if dtype in (nw.Categorical, nw.Enum):
@@ -55,6 +54,16 @@ def _is_object(series: Any) -> bool:
     """Whether a column of pandas holds Python objects, of which narwhals reads only the first."""
     dtype = getattr(series.to_native(), "dtype", None)
     return isinstance(dtype, np.dtype) and dtype.kind == "O"
+
+
+def _read_numbers(series: Any) -> Array:
+    """Return numbers without a copy where none is missing, and else as float64."""
+    import narwhals as nw
+
+    is_numpy = isinstance(getattr(series.to_native(), "dtype", None), np.dtype)
+    if is_numpy or (series.dtype != nw.Decimal and not series.null_count()):
+        return np.asarray(series.to_numpy())
+    return _to_float64(series)
 
 
 def _to_float64(series: Any) -> Array:
@@ -99,6 +108,17 @@ def _factorize(series: Any) -> tuple[Array, list[Any]]:
         codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         return codes, coded.dictionary.to_pylist()
     text = series.cast(nw.String)
+    if series.implementation.is_polars():
+        return _factorize_polars(text)
     words = text.unique().to_list()
     codes = text.replace_strict(words, range(len(words)), return_dtype=nw.Int32).to_numpy()
     return codes, words
+
+
+def _factorize_polars(text: Any) -> tuple[Array, list[Any]]:
+    """Return the same for a column of polars, in half the time of replacing each word."""
+    import narwhals as nw
+
+    words = text.drop_nulls().unique().to_list()
+    coded = nw.from_native(text.cast(nw.Enum(words)).to_native().to_physical(), series_only=True)
+    return coded.cast(nw.Int32).fill_null(-1).to_numpy(), words

@@ -339,7 +339,7 @@ class TabularEncoder(FeatureLayer):
         """Make the layers that scale and embed, as the schema says."""
         if layout.scaled:
             self.scaler = self._make(FeatureScaler, has_missing=list(layout.scaled.values()))
-            self.numerical_embedding = make_embedding(self.embedding, self.dtype_policy)
+            self.numerical_embedding = self._make_embedding(fresh=False)
         self._make_categorical_embedding(layout)
 
     def _make_categorical_embedding(self, layout: Layout) -> None:
@@ -356,13 +356,16 @@ class TabularEncoder(FeatureLayer):
         name = CHILDREN[cls]
         return cls(**arguments, name=name, dtype=self.dtype_policy, trainable=self.trainable)
 
+    def _make_embedding(self, *, fresh: bool) -> Any:
+        return make_embedding(self.embedding, self.dtype_policy, self.trainable, fresh=fresh)
+
     def _adapt_children(self, layout: Layout, matrix: Array) -> None:
         """Make the layers that scale and embed, and let them learn from the encoded table."""
         if layout.scaled:
             scaler = self._make(FeatureScaler)
             numbers = matrix[:, list(layout.scaled)]
             scaler.adapt(numbers)
-            embedding = make_embedding(self.embedding, self.dtype_policy, fresh=True)
+            embedding = self._make_embedding(fresh=True)
             if embedding is not None:
                 embedding.adapt(ops.convert_to_numpy(scaler(numbers)))
             self.scaler, self.numerical_embedding = scaler, embedding
