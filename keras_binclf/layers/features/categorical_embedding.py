@@ -277,7 +277,10 @@ class CategoricalEmbedding(FeatureLayer):
         index = ops.subtract(codes, FIRST)
         if any(column.is_hashed for column in self._columns):
             index = ops.where(self._gather("is_hashed") > 0, self._hash(index), index)
-        levels = ops.where(codes == MISSING, self._gather("missing"), self._gather("unknown"))
+        # `==` of a tensor that stands for an input compares objects.
+        levels = ops.where(
+            ops.equal(codes, MISSING), self._gather("missing"), self._gather("unknown")
+        )
         return ops.where(codes >= FIRST, ops.add(index, self._gather("first")), levels)
 
     def _check_codes(self, codes: Tensor) -> Tensor:
