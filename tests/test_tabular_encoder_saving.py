@@ -26,7 +26,7 @@ def model(table, request):
     model.compile("adam", "binary_crossentropy", jit_compile=BACKEND == "jax")
     model.fit(encoder.encode(table), table["flag"].to_numpy(), verbose=0)
     # Without the optimizer, which Keras does not find in copies made after an .h5 file.
-    return keras.Model(model.inputs, model.outputs)
+    return keras.Model(model.input, model.output)
 
 
 def assert_takes_the_table(model, before, table):
