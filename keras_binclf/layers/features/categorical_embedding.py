@@ -281,7 +281,9 @@ class CategoricalEmbedding(FeatureLayer):
         levels = ops.where(
             ops.equal(codes, MISSING), self._gather("missing"), self._gather("unknown")
         )
-        return ops.where(codes >= FIRST, ops.add(index, self._gather("first")), levels)
+        return ops.where(
+            ops.greater_equal(codes, FIRST), ops.add(index, self._gather("first")), levels
+        )
 
     def _check_codes(self, codes: Tensor) -> Tensor:
         """Return int32 codes, 1 for everything that is no code of its column."""
@@ -290,7 +292,7 @@ class CategoricalEmbedding(FeatureLayer):
         dtype = keras.backend.standardize_dtype(codes.dtype)
         largest = (self._gather("num_categories") + FIRST - 1).astype(dtype)
         # A comparison with NaN is false.
-        is_code = ops.logical_and(codes >= MISSING, codes <= largest)
+        is_code = ops.logical_and(ops.greater_equal(codes, MISSING), ops.less_equal(codes, largest))
         if "float" in dtype:
             is_code = ops.logical_and(is_code, ops.equal(ops.floor(codes), codes))
         return ops.cast(ops.where(is_code, codes, ops.full_like(codes, UNKNOWN)), "int32")
@@ -319,7 +321,7 @@ class CategoricalEmbedding(FeatureLayer):
         vectors = embed(ops.add(ops.maximum(own, 0), starts))
         if all(self._columns[i].has_rare for i in columns):
             return vectors
-        is_known = ops.cast(ops.expand_dims(own >= 0, -1), self.compute_dtype)
+        is_known = ops.cast(ops.expand_dims(ops.greater_equal(own, 0), -1), self.compute_dtype)
         return ops.multiply(vectors, is_known)
 
     def _order(self, columns: Sequence[int]) -> Array:
