@@ -64,7 +64,12 @@ def take_columns(x: Tensor, columns: Iterable[int]) -> Tensor:
     columns = tuple(columns)
     if columns == tuple(range(x.shape[-1])):
         return x
-    return ops.take(x, np.array(columns, "int32"), axis=-1)
+    return ops.take(x, make_constant(columns), axis=-1)
+
+
+def make_constant(values: Iterable[int], dtype: str = "int32") -> Tensor:
+    """Return whole numbers as a tensor; `torch.compile` cannot follow arrays of NumPy."""
+    return ops.convert_to_tensor(list(values), dtype)
 
 
 def flatten_last(x: Tensor) -> Tensor:

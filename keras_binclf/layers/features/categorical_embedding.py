@@ -1,11 +1,11 @@
 """Vectors for the categories of a table, from their codes."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_binclf._registry import register
@@ -17,10 +17,10 @@ from keras_binclf._validation import (
 )
 from keras_binclf.layers.features._arguments import check_counts, check_flags
 from keras_binclf.layers.features._feature_layer import (
-    Array,
     FeatureLayer,
     flatten_last,
     join,
+    make_constant,
     take_columns,
 )
 
@@ -257,9 +257,9 @@ class CategoricalEmbedding(FeatureLayer):
     def _list(self, *, embedded: bool) -> list[int]:
         return [i for i, column in enumerate(self._columns) if column.is_embedded == embedded]
 
-    def _gather(self, name: str) -> Array:
+    def _gather(self, name: str) -> Tensor:
         """Return one property of all columns."""
-        return np.array([getattr(column, name) for column in self._columns], "int32")
+        return make_constant(int(getattr(column, name)) for column in self._columns)
 
     def _apply(self, inputs: Tensor, embed: Callable[[Tensor], Tensor] | None) -> Tensor:
         levels = self._find_levels(inputs)
@@ -276,7 +276,7 @@ class CategoricalEmbedding(FeatureLayer):
         codes = self._check_codes(codes)
         index = ops.subtract(codes, FIRST)
         if any(column.is_hashed for column in self._columns):
-            index = ops.where(self._gather("is_hashed") > 0, self._hash(index), index)
+            index = ops.where(ops.greater(self._gather("is_hashed"), 0), self._hash(index), index)
         # `==` of a tensor that stands for an input compares objects.
         levels = ops.where(
             ops.equal(codes, MISSING), self._gather("missing"), self._gather("unknown")
@@ -290,7 +290,7 @@ class CategoricalEmbedding(FeatureLayer):
         if keras.backend.standardize_dtype(codes.dtype) == "bool":
             codes = ops.cast(codes, "int32")
         dtype = keras.backend.standardize_dtype(codes.dtype)
-        largest = (self._gather("num_categories") + FIRST - 1).astype(dtype)
+        largest = make_constant((c.num_categories + FIRST - 1 for c in self._columns), dtype)
         # A comparison with NaN is false.
         is_code = ops.logical_and(ops.greater_equal(codes, MISSING), ops.less_equal(codes, largest))
         if "float" in dtype:
@@ -307,8 +307,9 @@ class CategoricalEmbedding(FeatureLayer):
     def _compare(self, levels: Tensor, columns: Sequence[int]) -> Tensor:
         """Return the one-hot vectors of some columns side by side, by one comparison."""
         sizes = [self._columns[i].levels for i in columns]
-        own = np.concatenate([np.arange(size, dtype="int32") for size in sizes])
-        repeated = take_columns(levels, np.repeat(columns, sizes))
+        own = make_constant(level for size in sizes for level in range(size))
+        pairs = zip(columns, sizes, strict=True)
+        repeated = take_columns(levels, [i for i, size in pairs for _ in range(size)])
         return ops.cast(ops.equal(repeated, own), self.compute_dtype)
 
     def _look_up(
@@ -317,18 +318,20 @@ class CategoricalEmbedding(FeatureLayer):
         """Return the vectors of some columns, of shape `(..., columns, dim)`."""
         own = take_columns(levels, columns)
         sizes = [self._columns[i].levels for i in columns]
-        starts = np.cumsum([0, *sizes[:-1]], dtype="int32")
+        starts = make_constant(itertools.accumulate(sizes[:-1], initial=0))
         vectors = embed(ops.add(ops.maximum(own, 0), starts))
         if all(self._columns[i].has_rare for i in columns):
             return vectors
         is_known = ops.cast(ops.expand_dims(ops.greater_equal(own, 0), -1), self.compute_dtype)
         return ops.multiply(vectors, is_known)
 
-    def _order(self, columns: Sequence[int]) -> Array:
+    def _order(self, columns: Sequence[int]) -> list[int]:
         """Return where each output stands in the parts of `columns`, one after the other."""
         widths = self.output_widths
-        starts = dict(zip(columns, np.cumsum([0] + [widths[i] for i in columns]), strict=False))
-        return np.concatenate([starts[i] + np.arange(width) for i, width in enumerate(widths)])
+        starts = itertools.accumulate((widths[i] for i in columns), initial=0)
+        # One more start than columns: the end.
+        places = dict(zip(columns, starts, strict=False))
+        return [places[i] + k for i, width in enumerate(widths) for k in range(width)]
 
 
 def _check_each(value: Any, default: bool, count: int, name: str, owner: str) -> tuple[bool, ...]:

@@ -1,10 +1,10 @@
 """The layer that takes a table: words, gaps, dates and numbers."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from keras import ops
 
 from keras_binclf._registry import register
@@ -401,8 +401,8 @@ class _Words:
 def _turn(x: Tensor, periods: Sequence[float]) -> list[Tensor]:
     """Return the sines and the cosines of parts that return; 0 for gaps."""
     gaps = ops.isnan(x)
-    factors = np.array([2.0 * np.pi / period for period in periods])
-    angles = ops.multiply(ops.where(gaps, 0.0, x), ops.cast(factors, x.dtype))
+    factors = ops.convert_to_tensor([2.0 * math.pi / period for period in periods], x.dtype)
+    angles = ops.multiply(ops.where(gaps, 0.0, x), factors)
     return [ops.where(gaps, 0.0, turned) for turned in (ops.sin(angles), ops.cos(angles))]
 
 
