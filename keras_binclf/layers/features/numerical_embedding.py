@@ -298,19 +298,22 @@ class NumericalEmbedding(FeatureLayer):
         lower, upper = self._bounds()
         return ops.maximum(ops.minimum(shares, upper), lower)
 
-    def _list_bins(self) -> Array:
+    def _list_bins(self) -> list[list[bool]]:
         """Return which bins there are, of shape `(features, bins)`; the others pad."""
-        counts = np.array([count for count in self.feature_bins or () if count])
-        return np.arange(counts.max()) < counts[:, None]
+        # Lists, since `torch.compile` cannot follow arrays of NumPy.
+        counts = [count for count in self.feature_bins or () if count]
+        return [[i < count for i in range(max(counts))] for count in counts]
 
-    def _bounds(self) -> tuple[Array, Array]:
+    def _bounds(self) -> tuple[Tensor, Tensor]:
         """Return 0 and 1, but no bound below the first bin and above the last one."""
-        is_bin = self._list_bins()
-        lower, upper = np.zeros(is_bin.shape), np.ones(is_bin.shape)
-        largest = np.finfo(self.compute_dtype).max
-        lower[:, 0] = -largest
-        upper[np.arange(len(is_bin)), is_bin.sum(axis=1) - 1] = largest
-        return lower.astype(self.compute_dtype), upper.astype(self.compute_dtype)
+        largest = float(np.finfo(self.compute_dtype).max)
+        lower = [[-largest] + [0.0] * (len(row) - 1) for row in self._list_bins()]
+        upper = [
+            [largest if i + 1 == sum(row) else 1.0 for i in range(len(row))]
+            for row in self._list_bins()
+        ]
+        first = ops.convert_to_tensor(lower, self.compute_dtype)
+        return first, ops.convert_to_tensor(upper, self.compute_dtype)
 
     # ---- periodic
 
