@@ -155,15 +155,15 @@ def make_head(activation: str | None = "sigmoid", *, prior: float | None = None)
     return BinaryHead(activation, prior=prior, kernel_initializer="zeros", name="binary_head")
 
 
-def check_input_shape(value: Any, owner: str) -> tuple[int, ...]:
+def check_input_shape(value: Any, owner: str, name: str = "input_shape") -> tuple[int, ...]:
     """Return the shape of one example as a tuple, or raise."""
     expected = "a positive int or a non-empty tuple of them, without the batch"
     listed = to_list(value)
     shape = (value,) if listed is None else tuple(listed)
     if not all(is_integer(size) for size in shape):
-        raise TypeError(error_message("input_shape", owner, expected, value))
+        raise TypeError(error_message(name, owner, expected, value))
     if not shape or min(shape) < 1:
-        raise ValueError(error_message("input_shape", owner, expected, value))
+        raise ValueError(error_message(name, owner, expected, value))
     return tuple(int(size) for size in shape)
 
 

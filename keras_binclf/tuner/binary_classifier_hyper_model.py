@@ -10,7 +10,7 @@ from keras_binclf._layer_state import deserialize_layer, drop_seeds, serialize_l
 from keras_binclf._validation import check_bool, check_open_unit, error_message
 from keras_binclf.metrics import Criterion
 from keras_binclf.metrics.base import get_direction
-from keras_binclf.models import check_input_shape, check_scaler
+from keras_binclf.models import check_scaler
 from keras_binclf.tuner.search import preflight, project
 from keras_binclf.tuner.search.errors import explaining_failure, stopping_search
 from keras_binclf.tuner.search.running_tuner import (
@@ -26,6 +26,7 @@ from keras_binclf.tuner.space.space_argument import from_json, make_domains, to_
 from keras_binclf.tuner.trial import fit_options
 from keras_binclf.tuner.trial.data import Data, Given, check_all_batches, check_data
 from keras_binclf.tuner.trial.fold_training import train_folds
+from keras_binclf.tuner.trial.inputs import Shapes, read_input_shape
 from keras_binclf.tuner.trial.memory import forget_compiled
 from keras_binclf.tuner.trial.model import (
     count_weights,
@@ -40,6 +41,7 @@ from keras_binclf.tuner.trial.objective import (
     serialize_score,
 )
 from keras_binclf.tuner.trial.plan import Plan
+from keras_binclf.tuner.trial.row_check import RowCheck
 from keras_binclf.tuner.trial.training import train
 
 DEFAULT_NAME = "binary_classifier"
@@ -136,7 +138,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         tunable: bool = True,
     ) -> None:
         owner = type(self).__name__
-        shape = check_input_shape(input_shape, owner)
+        inputs = read_input_shape(input_shape, owner)
         if backbone is not None and not callable(backbone):
             expected = "a function (hp, inputs) -> tensor, or None"
             raise TypeError(error_message("backbone", owner, expected, backbone))
@@ -146,7 +148,8 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         if not (name is None or isinstance(name, str)):
             raise TypeError(error_message("name", owner, "a string or None", name))
         super().__init__(name=name, tunable=check_bool(tunable, "tunable", owner))
-        self.input_shape = shape
+        self.input_shape: Shapes = inputs.shapes
+        self._inputs = inputs
         self.backbone = backbone
         self.prior = None if prior is None else check_open_unit(prior, "prior", owner)
         self.score = score
@@ -205,7 +208,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             hp,
             self.backbone,
             make_metrics(self._score),
-            input_shape=self.input_shape,
+            inputs=self._inputs,
             scaler=self.scaler,
             prior=self.prior if point.get("prior_bias") else None,
             name=self.name or DEFAULT_NAME,
@@ -280,7 +283,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
         with stopping_search():
             point = self._read(hp)
-            data = check_data(rows, self.input_shape, lambda rows: self._accepts(rows, model))
+            data = check_data(rows, self._make_check(model))
             options = fit_options.choose_options(
                 point,
                 data,
@@ -302,7 +305,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
                 callbacks=callbacks,
                 options={**options, "verbose": verbose, **kwargs},
                 why_undefined=explain_undefined(self._score, objective.name),
-                check_all_batches=lambda: self._check_all_batches(data, model),
+                check_all_batches=lambda: check_all_batches(data, self._make_check(model)),
             )
             check_overrides(tuner, hp)
             compile_for(tuner, model, make_metrics(self._score))
@@ -362,10 +365,10 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         preflight.check_tensorboard()
         place = preflight.find_project_dir(tuner, directory, self.project_name)
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
-        data = check_data(rows, self.input_shape, self._accepts)
+        data = check_data(rows, self._make_check())
         fit_options.check_batches(data, self._domains)
         fit_options.check_weighting(data, self._domains["class_weight"])
-        self._check_all_batches(data)
+        check_all_batches(data, self._make_check())
         objective = find_objective(tuner, self.objective, make_metrics(self._score))
         hp = keras_tuner.HyperParameters()
         default = self._build_for(tuner, hp.copy())
@@ -476,8 +479,9 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         with_backbone = None if self.backbone is None else model
         return gives_finite_features(rows, self.scaler, with_backbone)
 
-    def _check_all_batches(self, data: Data, model: keras.Model | None = None) -> None:
-        check_all_batches(data, self.input_shape, lambda rows: self._accepts(rows, model))
+    def _make_check(self, model: keras.Model | None = None) -> RowCheck:
+        """Return the check of rows; a backbone is tried in `model`, or in a new default model."""
+        return RowCheck(self._inputs, lambda rows: self._accepts(rows, model))
 
     def _build_for(self, tuner: Any, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the model of one trial, compiled as its tuner asks."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_binclf._validation import error_message
 from keras_binclf.tuner.search.project import BYTES_PER_WEIGHT, check_directory, check_project
-from keras_binclf.tuner.trial.data import Data, peek
+from keras_binclf.tuner.trial.batches import peek
+from keras_binclf.tuner.trial.data import Data, take_rows
 
 OWNER = "BinaryClassifierHyperModel.preflight"
 NUM_ROWS = 32
@@ -122,7 +123,7 @@ def _take_rows(data: Data) -> tuple[Any, Any, Any]:
     # Of both classes, wherever they stand.
     rows = np.concatenate([np.flatnonzero(data.y == v)[: NUM_ROWS // 2] for v in (0, 1)])
     weights = None if data.sample_weight is None else data.sample_weight[rows]
-    return data.x[rows], data.y[rows], weights
+    return take_rows(data.x, rows), data.y[rows], weights
 
 
 def _check_objective_name(name: str, logs: tuple[str, ...]) -> None:

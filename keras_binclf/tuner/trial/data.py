@@ -7,21 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_binclf._data.labels import check_labels, check_weights
-from keras_binclf._data.scored_rows import iterate_batches
-from keras_binclf._data.shapes import fit_rows
-from keras_binclf._data.tables import is_dataset, is_frame, to_array
+from keras_binclf._data.tables import is_dataset
 from keras_binclf._validation import error_message
-from keras_binclf.tuner.trial.finite import Accepts, check_features, check_finite
+from keras_binclf.tuner.trial.batches import check_batches, count_share, peek
 from keras_binclf.tuner.trial.folds import OWNER, Array, Fold, check_both_classes, make_folds
-
-Names = tuple[str, str, str]
-"""Names of the features, the labels and the weights, for messages."""
-
-ARGUMENTS: Names = ("x", "y", "sample_weight")
-VALIDATION: Names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
-MAX_BATCHES = 1000
-"""Batches that are checked of a data set whose length is not known."""
+from keras_binclf.tuner.trial.row_check import VALIDATION, RowCheck, name_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +31,7 @@ class Data:
     """Rows that a trial trains and validates on, after all checks.
 
     Attributes:
-        x: features, or a data set that gives batches.
+        x: features as an array, or a dict or list of arrays; or a data set that gives batches.
         y: labels as a vector of 0.0 and 1.0; None for a data set.
         sample_weight: weights as a vector, or None.
         validation: `(x, y)`, `(x, y, sample_weight)`, or a data set; None with folds.
@@ -60,16 +50,14 @@ class Data:
         return self.y is None
 
 
-def check_data(given: Given, shape: tuple[int, ...], accepts: Accepts | None = None) -> Data:
+def check_data(given: Given, check: RowCheck) -> Data:
     """Return the rows in the arguments of `fit`, checked.
 
     Of a data set the first batch is checked; `check_all_batches` checks the others.
 
     Args:
         given: those arguments.
-        shape: that of one example.
-        accepts: whether rows with NaN or infinity become finite features in the model, or `None`
-            where they do not.
+        check: of the rows.
 
     Raises:
         TypeError: for data of the wrong kind.
@@ -77,7 +65,6 @@ def check_data(given: Given, shape: tuple[int, ...], accepts: Accepts | None = N
             validation rows.
     """
     x, folds = given.x, given.folds
-    check = _RowCheck(shape, accepts)
     _check_repeatable(x)
     if is_dataset(x):
         return _check_dataset(given, check)
@@ -109,7 +96,7 @@ def _check_repeatable(x: Any) -> None:
         )
 
 
-def _check_dataset(given: Given, check: "_RowCheck") -> Data:
+def _check_dataset(given: Given, check: RowCheck) -> Data:
     x = given.x
     of_arrays = {"y": given.y, "sample_weight": given.sample_weight, "folds": given.folds}
     of_arrays["validation_split"] = given.validation_split or None
@@ -118,11 +105,11 @@ def _check_dataset(given: Given, check: "_RowCheck") -> Data:
             hint = "Give arrays, or let the data set give (features, labels[, weights]) a batch."
             text = f"`{name}` of {OWNER} goes with arrays. Received: x of type {type(x).__name__}."
             raise ValueError(f"{text} {hint}")
-    check.read(*peek(x), name_batch(0))
+    check.read_batch(peek(x), name_batch(0))
     return Data(x, None, None, _check_validation(given.validation_data, check), None)
 
 
-def _check_validation(given: Any, check: "_RowCheck") -> Any:
+def _check_validation(given: Any, check: RowCheck) -> Any:
     if given is None:
         raise ValueError(
             f"{OWNER} needs validation rows: the trials are compared on them. Received: none. "
@@ -137,63 +124,8 @@ def _check_validation(given: Any, check: "_RowCheck") -> Any:
     if not is_dataset(given):
         expected = "a tuple (x, y) or (x, y, sample_weight), or a data set"
         raise TypeError(error_message("validation_data", OWNER, expected, type(given).__name__))
-    check.read(*peek(given), name_batch(0, "validation "))
+    check.read_batch(peek(given), name_batch(0, "validation "))
     return given
-
-
-@dataclasses.dataclass(frozen=True)
-class _RowCheck:
-    """Checks features, labels and weights of some rows.
-
-    Attributes:
-        shape: that of one example.
-        accepts: as of `check_data`.
-    """
-
-    shape: tuple[int, ...]
-    accepts: Accepts | None
-
-    def read(
-        self, x: Any, y: Any, sample_weight: Any, names: Names = ARGUMENTS
-    ) -> tuple[Array, Array, Array | None]:
-        """Return features, and labels and weights as vectors, or raise for the first mistake."""
-        features = self._read_features(x, names[0])
-        rows = len(features)
-        labels = None if y is None else to_array(y, names[1], OWNER, allow_text=True)
-        length = None if labels is None else len(labels)
-        if labels is None or length != rows:
-            raise ValueError(
-                f"{OWNER} needs one label for each row. Received: `{names[0]}` with {rows} rows, "
-                f"{length} labels."
-            )
-        check_finite(labels, names[1], "Leave out the rows without a label.")
-        labels = check_labels(OWNER, labels, (rows,), np.ones(rows, "bool")).astype("float32")
-        return features, labels, self._read_weights(sample_weight, rows, names[2])
-
-    def _read_features(self, x: Any, name: str) -> Array:
-        array = to_array(x, name, OWNER)
-        fitted: Array | None = fit_rows(array, self.shape)
-        if fitted is None:
-            raise ValueError(
-                f"`{name}` of {OWNER} must be of shape (n, {', '.join(map(str, self.shape))}), as "
-                f"`input_shape` says. Received: shape {array.shape}."
-            )
-        columns = list(x.columns) if is_frame(x) else None
-        check_features(fitted, name, columns, self.accepts)
-        return fitted
-
-    def _read_weights(self, sample_weight: Any, rows: int, name: str) -> Array | None:
-        if sample_weight is None:
-            return None
-        weights = to_array(sample_weight, name, OWNER)
-        check_finite(weights, name, "Give each row a finite weight; a row of weight 0 is left out.")
-        return check_weights(OWNER, weights, (rows,)).astype("float32")
-
-
-def name_batch(number: int, which: str = "") -> Names:
-    """Return the names of features, labels and weights in one batch of a data set."""
-    x, y, sample_weight = (f"{name} of {which}batch {number}" for name in ARGUMENTS)
-    return x, y, sample_weight
 
 
 def _split(x: Any, labels: Array, weights: Array | None, share: Any) -> Data:
@@ -204,60 +136,48 @@ def _split(x: Any, labels: Array, weights: Array | None, share: Any) -> Data:
     cut = int(np.floor(len(labels) * (1 - share)))
     check_both_classes(labels[cut:], "validation_split")
     check_both_classes(labels[:cut], "x without the rows of validation_split")
-    validation = (x[cut:], labels[cut:])
-    if weights is None:
-        return Data(x[:cut], labels[:cut], None, validation, None)
-    return Data(x[:cut], labels[:cut], weights[:cut], (*validation, weights[cut:]), None)
+    first, last = slice(None, cut), slice(cut, None)
+    return take_data(Data(x, labels, weights, None, None), first, last)
 
 
-def peek(dataset: Any) -> tuple[Any, Array, Any]:
-    """Return features, labels and weights of the first batch of a data set."""
-    batch = next(iterate_batches(OWNER, dataset, steps=1), None)
-    if batch is None:
-        raise ValueError(f"{OWNER} needs rows. Received: an empty data set.")
-    x, y, weights = batch
-    # Backends take no tensors of each other.
-    labels = to_array(y, "y", OWNER, allow_text=True)
-    return x, labels, None if weights is None else to_array(weights, "sample_weight", OWNER)
-
-
-def check_all_batches(data: Data, shape: tuple[int, ...], accepts: Accepts | None) -> None:
+def check_all_batches(data: Data, check: RowCheck) -> None:
     """Read the data sets among the rows once, and raise as `check_data` does for arrays.
-
-    Of a data set whose length is not known `MAX_BATCHES` batches are read.
 
     Args:
         data: returned by `check_data`.
-        shape: that of one example.
-        accepts: as of `check_data`.
+        check: of their batches.
     """
-    check = _RowCheck(shape, accepts)
     if data.is_dataset:
-        _check_batches(data.x, check, "")
+        check_batches(data.x, check)
     if data.validation is not None and not isinstance(data.validation, tuple):
-        _check_batches(data.validation, check, "validation ")
+        check_batches(data.validation, check, "validation ")
 
 
-def _check_batches(dataset: Any, check: _RowCheck, which: str) -> None:
-    is_whole = _has_length(dataset)
-    batches = iterate_batches(OWNER, dataset, None if is_whole else MAX_BATCHES)
-    labels = [
-        check.read(*batch, name_batch(number, which))[1] for number, batch in enumerate(batches)
-    ]
-    if is_whole:
-        check_both_classes(np.concatenate(labels), f"{which}data set")
+def take_data(data: Data, rows: Any, held_out: Any) -> Data:
+    """Return some rows to train on, and others to validate on.
+
+    Args:
+        data: arrays.
+        rows: numbers of the rows to train on, or a slice.
+        held_out: those of the rows to validate on.
+    """
+    x, y, weights = data.x, data.y, data.sample_weight
+    assert y is not None
+    validation = (take_rows(x, held_out), y[held_out])
+    if weights is None:
+        return Data(take_rows(x, rows), y[rows], None, validation, None)
+    validation = (*validation, weights[held_out])
+    return Data(take_rows(x, rows), y[rows], weights[rows], validation, None)
 
 
-def _has_length(dataset: Any) -> bool:
-    """Whether a data set says after how many batches it ends."""
-    if isinstance(dataset, keras.utils.PyDataset):
-        return dataset.num_batches is not None
-    if hasattr(dataset, "cardinality"):
-        return int(dataset.cardinality()) >= 0
-    try:
-        return len(dataset) >= 0
-    except TypeError:  # A DataLoader of an IterableDataset has a `__len__` that raises.
-        return False
+def take_rows(x: Any, rows: Any) -> Any:
+    """Return some rows of features, in their structure.
+
+    Args:
+        x: array, or a dict or list of arrays.
+        rows: row numbers or a slice.
+    """
+    return keras.tree.map_structure(lambda array: array[rows], x)
 
 
 def find_class_weights(data: Data, prior: float | None) -> tuple[float, float]:
@@ -271,13 +191,7 @@ def find_class_weights(data: Data, prior: float | None) -> tuple[float, float]:
     elif prior is not None:
         share = prior
     else:
-        share = _count_share(data.x)
+        share = count_share(data.x)
     if not 0 < share < 1:
         raise ValueError(f"{OWNER} needs rows of both classes. Received: {share:.0%} positives.")
     return 0.5 / (1 - share), 0.5 / share
-
-
-def _count_share(dataset: Any) -> float:
-    unending = "Give `prior`, the share of positives."
-    batches = iterate_batches(OWNER, dataset, steps=None, unending=unending)
-    return float(np.mean(np.concatenate([to_array(y, "y", OWNER).ravel() for _, y, _ in batches])))

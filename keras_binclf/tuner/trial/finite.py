@@ -1,5 +1,6 @@
 """NaN and infinity in the rows of a search: whether there are any, and in which row and column."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ CHUNK_SIZE = 2**22
 MAX_ROWS = 1024
 """Rows with NaN or infinity on which a scaler or a backbone is tried."""
 
-Accepts = Callable[[Array], bool]
-"""Whether a scaler or backbone returns finite features for rows with NaN or infinity."""
+Accepts = Callable[[Sequence[Array]], bool]
+"""Whether a scaler or backbone returns finite features for rows with NaN or infinity.
+
+It takes the rows of all inputs, in the order of `keras.tree.flatten`."""
 
 HINT = "Replace these values, or give a `scaler` or a `backbone` that maps them to numbers."
 
@@ -33,20 +36,52 @@ def check_finite(values: Array, name: str, hint: str) -> None:
         raise ValueError(_describe(values, rows, name, None, hint))
 
 
-def check_features(
-    values: Array, name: str, columns: Sequence[Any] | None, accepts: Accepts | None
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The features of one input.
+
+    Attributes:
+        values: their array.
+        name: name of the argument, or of the part of it.
+        columns: names of the columns, where there are any.
+    """
+
+    values: Array
+    name: str
+    columns: Sequence[Any] | None
+
+
+def check_features(parts: Sequence[Part], accepts: Accepts | None) -> None:
     """Raise `ValueError` for NaN or infinity, unless the scaler or backbone maps it to numbers.
 
     Args:
-        values: as of `check_finite`.
-        name: name of the argument.
-        columns: names of the columns, where there are any.
+        parts: the features of each input.
         accepts: whether the scaler or backbone maps such rows to numbers, or `None` without them.
     """
-    rows = find_rows(values)
-    if len(rows) and not (accepts and accepts(values[rows[:MAX_ROWS]])):
-        raise ValueError(_describe(values, rows, name, columns, HINT))
+    found = [find_rows(part.values) for part in parts]
+    rows = np.unique(np.concatenate(found))[:MAX_ROWS]
+    values = [part.values for part in parts]
+    if len(rows) == 0 or (accepts and accepts([array[rows] for array in values])):
+        return
+    affected = [i for i, of_part in enumerate(found) if len(of_part)]
+    alone = (i for i in affected if not (accepts and _accepts_part(i, values, found[i], accepts)))
+    culprit = affected[0] if len(affected) == 1 else next(alone, affected[0])
+    part = parts[culprit]
+    raise ValueError(_describe(part.values, found[culprit], part.name, part.columns, HINT))
+
+
+def _accepts_part(
+    place: int, values: Sequence[Array], rows: Array, accepts: Accepts
+) -> bool:
+    """Whether the rows are accepted when the other inputs have zeros for NaN and infinity."""
+    taken = [array[rows[:MAX_ROWS]] for array in values]
+    return accepts(
+        [array if i == place else _fill_with_zeros(array) for i, array in enumerate(taken)]
+    )
+
+
+def _fill_with_zeros(values: Array) -> Array:
+    return values if values.dtype.kind != "f" else np.where(np.abs(values) <= LARGEST, values, 0)
 
 
 def find_rows(values: Array) -> Array:

@@ -8,7 +8,8 @@ from keras_binclf._data.tables import is_dataset
 from keras_binclf._validation import check_integer_at_least, check_non_negative, error_message
 from keras_binclf.tuner.space.domains import Domain, Fixed
 from keras_binclf.tuner.space.hyperparameters import NONE, PARAMETERS
-from keras_binclf.tuner.trial.data import Data, find_class_weights, peek
+from keras_binclf.tuner.trial.batches import peek
+from keras_binclf.tuner.trial.data import Data, find_class_weights
 
 OWNER = "BinaryClassifierHyperModel.fit"
 TABLE_BATCH_SIZE = 4096

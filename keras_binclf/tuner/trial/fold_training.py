@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_binclf.decision import find_head
-from keras_binclf.tuner.trial.data import Data
+from keras_binclf.tuner.trial.data import Data, take_data, take_rows
 from keras_binclf.tuner.trial.nan_loss import check_loss
 from keras_binclf.tuner.trial.plan import Plan
 from keras_binclf.tuner.trial.training import check_defined, fit_once, fit_with_validation
@@ -54,16 +54,16 @@ def train_folds(
     best_epochs = []
     for rows, held_out in data.folds:
         fold_model = build()
-        history = fit_with_validation(fold_model, _take(data, rows, held_out), plan)
+        history = fit_with_validation(fold_model, take_data(data, rows, held_out), plan)
         check_loss(history.history, plan)
         best_epochs.append(_find_best(history, plan) + 1)
         size = plan.options["validation_batch_size"]
-        predicted = fold_model.predict(data.x[held_out], batch_size=size, verbose=0)
+        predicted = fold_model.predict(take_rows(data.x, held_out), batch_size=size, verbose=0)
         sums[held_out] += predicted[:, 0]
         counts[held_out] += 1
     held_out = np.flatnonzero(counts)
     logs = _score(
-        model, _take(data, held_out, held_out), sums[held_out] / counts[held_out], metrics
+        model, take_data(data, held_out, held_out), sums[held_out] / counts[held_out], metrics
     )
     check_defined([logs[plan.monitor]], plan)
     epochs = round(float(np.median(best_epochs)))
@@ -76,16 +76,6 @@ def train_folds(
         callback.set_model(model)
         callback.on_epoch_end(epochs - 1, logs)
     return {**logs, "epochs": float(epochs), "fit_seconds": time.perf_counter() - start}
-
-
-def _take(data: Data, rows: Any, held_out: Any) -> Data:
-    """Return some rows to train on, and others to validate on."""
-    assert data.y is not None
-    if data.sample_weight is None:
-        return Data(data.x[rows], data.y[rows], None, (data.x[held_out], data.y[held_out]), None)
-    weights = data.sample_weight
-    validation = (data.x[held_out], data.y[held_out], weights[held_out])
-    return Data(data.x[rows], data.y[rows], weights[rows], validation, None)
 
 
 def _find_best(history: keras.callbacks.History, plan: Plan) -> int:

@@ -12,6 +12,7 @@ from keras_binclf.decision import find_head
 from keras_binclf.models import binary_classifier, make_head
 from keras_binclf.tuner.space.hyperparameters import BLOCK_OPTIONS, NONE
 from keras_binclf.tuner.space.points import get_hidden_units
+from keras_binclf.tuner.trial.inputs import SearchInputs
 
 
 def make_model(
@@ -28,7 +29,7 @@ def make_model(
         hp: the same as `keras_tuner.HyperParameters`, for the backbone.
         backbone: function of the user, or None.
         metrics: those of the trial, not used before.
-        **parts: `input_shape`, `scaler`, `prior` and `name`.
+        **parts: `inputs`, `scaler`, `prior` and `name`.
     """
     if backbone is None:
         model = _make_classifier(point, **parts)
@@ -42,20 +43,21 @@ def make_model(
 
 
 def _make_classifier(
-    point: Mapping[str, Any], input_shape: tuple[int, ...], **options: Any
+    point: Mapping[str, Any], inputs: SearchInputs, **options: Any
 ) -> keras.Model:
     """Return the `binary_classifier` with the values of a trial, not compiled."""
     block = {key: point[key] for key in BLOCK_OPTIONS if key in point}
     if block.get("normalization") == NONE:
         block["normalization"] = None
     units = get_hidden_units(point)
-    return binary_classifier(input_shape, hidden_units=units, compile=False, **block, **options)
+    shape = inputs.structure.shape
+    return binary_classifier(shape, hidden_units=units, compile=False, **block, **options)
 
 
 def _make_with_backbone(
     backbone: Callable[[Any, Any], Any],
     hp: Any,
-    input_shape: tuple[int, ...],
+    inputs: SearchInputs,
     scaler: keras.Layer | None,
     prior: float | None,
     name: str,
@@ -66,10 +68,10 @@ def _make_with_backbone(
         TypeError: if the function returns no tensor.
         ValueError: if the tensor is not of shape `(batch_size, features)`.
     """
-    inputs = keras.Input(input_shape, name="features")
-    features = backbone(hp, inputs if scaler is None else scaler(inputs))
+    tensors = inputs.make_tensors()
+    features = backbone(hp, tensors if scaler is None else scaler(tensors))
     head = make_head(prior=prior)
-    return keras.Model(inputs, head(_check_features(features)), name=name)
+    return keras.Model(tensors, head(_check_features(features)), name=name)
 
 
 def _check_features(features: Any) -> Any:
@@ -95,7 +97,7 @@ def _make_optimizer(point: Mapping[str, Any]) -> keras.optimizers.Optimizer:
 
 
 def gives_finite_features(
-    rows: Any, scaler: keras.Layer | None, with_backbone: keras.Model | None
+    rows: Sequence[Any], scaler: keras.Layer | None, with_backbone: keras.Model | None
 ) -> bool:
     """Whether rows with NaN or infinity have become finite numbers before our layers read them.
 
@@ -103,17 +105,18 @@ def gives_finite_features(
     the layers of the user are asked: the backbone where there is one, else the scaler.
 
     Args:
-        rows: array of features.
+        rows: array of features for each input.
         scaler: the layer that the raw features go through first, or None.
         with_backbone: model of a trial with a backbone, or None.
     """
     with np.errstate(over="ignore"):  # A number too large is infinity to the layers.
-        rows = rows.astype("float32")
+        rows = [array.astype("float32") for array in rows]
     if with_backbone is not None:
         layers = keras.Model(with_backbone.input, find_head(with_backbone).input)
-        features = layers(rows, training=False)
+        packed = keras.tree.pack_sequence_as(with_backbone.input, rows)
+        features = layers(packed, training=False)
     elif scaler is not None:
-        features = scaler(rows)
+        features = scaler(rows[0])
     else:
         return False
     return bool(np.isfinite(keras.ops.convert_to_numpy(features)).all())
