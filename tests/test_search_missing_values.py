@@ -161,9 +161,9 @@ def test_preflight_reads_data_sets_to_their_end():
 
 
 def test_data_set_without_known_length_is_read_in_part(monkeypatch):
-    from keras_binclf.tuner.trial import data
+    from keras_binclf.tuner.trial import batches
 
-    monkeypatch.setattr(data, "MAX_BATCHES", 4)
+    monkeypatch.setattr(batches, "MAX_BATCHES", 4)
     hypermodel = Eager(3, tune_batch_size=False, space={"class_weight": None})
     good = Batches(*TRAIN, endless=True)
     assert hypermodel.preflight(good, validation_data=HELD_OUT).default_size > 0

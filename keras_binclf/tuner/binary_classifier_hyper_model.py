@@ -24,7 +24,7 @@ from keras_binclf.tuner.space.optuna_values import choose_with_optuna
 from keras_binclf.tuner.space.points import find_largest, read_point
 from keras_binclf.tuner.space.space_argument import from_json, make_domains, to_json
 from keras_binclf.tuner.trial import fit_options
-from keras_binclf.tuner.trial.data import Data, Given, check_all_batches, check_data
+from keras_binclf.tuner.trial.data import Given, check_all_batches, check_data
 from keras_binclf.tuner.trial.fold_training import train_folds
 from keras_binclf.tuner.trial.inputs import Shapes, read_input_shape
 from keras_binclf.tuner.trial.memory import forget_compiled
@@ -70,10 +70,12 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     `loss` and `optimizer` replace those of the trials.
 
     Args:
-        input_shape: int, the number of features, or the shape of one example without the batch.
+        input_shape: int, the number of features, or the shape of one example without the batch;
+            for several inputs, which a `backbone` joins, a dict of shapes by name, or a list.
         backbone: function `(hp, inputs) -> tensor` of shape `(batch_size, features)`, which
             replaces the hidden layers, for images, text or sequences; `hp` is Keras Tuner's
-            `HyperParameters`. Or `None`. Defaults to `None`.
+            `HyperParameters`, and `inputs` a tensor, or a dict or list of tensors where
+            `input_shape` is one. Or `None`. Defaults to `None`.
         scaler: layer that the raw features go through first, such as an adapted
             `keras.layers.Normalization`, or `None`. Each trial has a copy. Defaults to `None`.
         prior: float in (0, 1), the share of positives, or `None`. Defaults to `None`.
@@ -126,7 +128,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
 
     def __init__(
         self,
-        input_shape: int | Sequence[int],
+        input_shape: int | Sequence[Any] | Mapping[str, Any],
         *,
         backbone: Callable[[Any, Any], Any] | None = None,
         scaler: keras.Layer | None = None,
@@ -142,6 +144,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         if backbone is not None and not callable(backbone):
             expected = "a function (hp, inputs) -> tensor, or None"
             raise TypeError(error_message("backbone", owner, expected, backbone))
+        inputs.check_several(backbone, scaler, owner)
         if not (space is None or isinstance(space, Mapping)):
             expected = "a dict of hyperparameters, or None"
             raise TypeError(error_message("space", owner, expected, space))
@@ -155,7 +158,9 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         self.score = score
         self.space = dict(space or {})
         self.tune_batch_size = check_bool(tune_batch_size, "tune_batch_size", owner)
-        self._scaler = scaler and serialize_layer(check_scaler(scaler, shape[-1], owner))
+        self._scaler = scaler and serialize_layer(
+            check_scaler(scaler, inputs.structure.shape[-1], owner)
+        )
         self._score = make_score(score, owner)
         self._domains = make_domains(
             self.space, backbone is not None, prior is not None, self.tune_batch_size
@@ -243,9 +248,10 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         Args:
             hp: the values of the trial.
             model: the model that `build` returned.
-            x: array of features of shape `(n, *input_shape)`; or, without `y`, a
-                `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`. NaN and
-                infinity are errors, unless the scaler or the backbone maps them to numbers.
+            x: array of features of shape `(n, *input_shape)`, or a dict or list of them where
+                `input_shape` is one; or, without `y`, a `tf.data.Dataset`, a
+                `keras.utils.PyDataset` or a torch `DataLoader`. NaN and infinity are errors,
+                unless the scaler or the backbone maps them to numbers.
                 Defaults to `None`, which is refused.
             y: labels 0 and 1 of shape `(n,)` or `(n, 1)`. Defaults to `None`.
             sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Defaults to `None`.
@@ -422,7 +428,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             ValueError: if the backbone is a lambda, which cannot be found again.
         """
         return {
-            "input_shape": list(self.input_shape),
+            "input_shape": self._inputs.to_json(),
             "backbone": serialize_backbone(self.backbone, type(self).__name__),
             "scaler": self._scaler,
             "prior": self.prior,
@@ -461,7 +467,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             else:
                 self.build(hp)
             parts = {
-                "input_shape": self.input_shape,
+                "input_shape": self._inputs.to_json(),
                 "backbone": getattr(self.backbone, "__qualname__", None),
                 "scaler": self._scaler and drop_seeds(self._scaler),
                 "prior": self.prior,

@@ -38,8 +38,7 @@ def check_batches(dataset: Any, check: RowCheck, which: str = "") -> None:
     is_whole = _has_length(dataset)
     batches = iterate_batches(OWNER, dataset, None if is_whole else MAX_BATCHES)
     labels = [
-        check.read_batch(batch, name_batch(number, which))[1]
-        for number, batch in enumerate(batches)
+        check.read(*batch, name_batch(number, which))[1] for number, batch in enumerate(batches)
     ]
     if is_whole:
         check_both_classes(np.concatenate(labels), f"{which}data set")

@@ -105,7 +105,7 @@ def _check_dataset(given: Given, check: RowCheck) -> Data:
             hint = "Give arrays, or let the data set give (features, labels[, weights]) a batch."
             text = f"`{name}` of {OWNER} goes with arrays. Received: x of type {type(x).__name__}."
             raise ValueError(f"{text} {hint}")
-    check.read_batch(peek(x), name_batch(0))
+    check.read(*peek(x), name_batch(0))
     return Data(x, None, None, _check_validation(given.validation_data, check), None)
 
 
@@ -124,7 +124,7 @@ def _check_validation(given: Any, check: RowCheck) -> Any:
     if not is_dataset(given):
         expected = "a tuple (x, y) or (x, y, sample_weight), or a data set"
         raise TypeError(error_message("validation_data", OWNER, expected, type(given).__name__))
-    check.read_batch(peek(given), name_batch(0, "validation "))
+    check.read(*peek(given), name_batch(0, "validation "))
     return given
 
 
@@ -163,11 +163,10 @@ def take_data(data: Data, rows: Any, held_out: Any) -> Data:
     """
     x, y, weights = data.x, data.y, data.sample_weight
     assert y is not None
-    validation = (take_rows(x, held_out), y[held_out])
+    train_x, x, labels = take_rows(x, rows), take_rows(x, held_out), y[held_out]
     if weights is None:
-        return Data(take_rows(x, rows), y[rows], None, validation, None)
-    validation = (*validation, weights[held_out])
-    return Data(take_rows(x, rows), y[rows], weights[rows], validation, None)
+        return Data(train_x, y[rows], None, (x, labels), None)
+    return Data(train_x, y[rows], weights[rows], (x, labels, weights[held_out]), None)
 
 
 def take_rows(x: Any, rows: Any) -> Any:

@@ -60,21 +60,20 @@ def check_features(parts: Sequence[Part], accepts: Accepts | None) -> None:
     """
     found = [find_rows(part.values) for part in parts]
     rows = np.unique(np.concatenate(found))[:MAX_ROWS]
-    values = [part.values for part in parts]
-    if len(rows) == 0 or (accepts and accepts([array[rows] for array in values])):
+    if len(rows) == 0 or (accepts and accepts([part.values[rows] for part in parts])):
         return
     affected = [i for i, of_part in enumerate(found) if len(of_part)]
-    alone = (i for i in affected if not (accepts and _accepts_part(i, values, found[i], accepts)))
-    culprit = affected[0] if len(affected) == 1 else next(alone, affected[0])
-    part = parts[culprit]
-    raise ValueError(_describe(part.values, found[culprit], part.name, part.columns, HINT))
+    place = affected[0]
+    if len(affected) > 1 and accepts:
+        refused = (i for i in affected if not _accepts_part(i, parts, found[i], accepts))
+        place = next(refused, place)
+    part = parts[place]
+    raise ValueError(_describe(part.values, found[place], part.name, part.columns, HINT))
 
 
-def _accepts_part(
-    place: int, values: Sequence[Array], rows: Array, accepts: Accepts
-) -> bool:
-    """Whether the rows are accepted when the other inputs have zeros for NaN and infinity."""
-    taken = [array[rows[:MAX_ROWS]] for array in values]
+def _accepts_part(place: int, parts: Sequence[Part], rows: Array, accepts: Accepts) -> bool:
+    """Whether these rows are accepted with zeros for NaN and infinity in the other inputs."""
+    taken = [part.values[rows[:MAX_ROWS]] for part in parts]
     return accepts(
         [array if i == place else _fill_with_zeros(array) for i, array in enumerate(taken)]
     )

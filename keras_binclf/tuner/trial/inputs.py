@@ -65,6 +65,10 @@ class SearchInputs:
         shapes: Shapes = keras.tree.map_structure(lambda part: part.shape, self.structure)
         return shapes
 
+    def to_json(self) -> Any:
+        """Return the shapes with lists for tuples."""
+        return keras.tree.map_structure(lambda part: list(part.shape), self.structure)
+
     @property
     def model_inputs(self) -> ModelInputs:
         """The inputs as those of a model, for a reader of rows."""
@@ -72,6 +76,24 @@ class SearchInputs:
             lambda part: InputSpec(part.name, part.shape, "float32", part.name), self.structure
         )
         return ModelInputs(tuple(keras.tree.flatten(structure)), (structure,), ("inputs",))
+
+    def check_several(self, backbone: Any, scaler: Any, owner: str) -> None:
+        """Raise for several inputs that nothing joins, or a scaler for all of them.
+
+        Args:
+            backbone: argument of the public class.
+            scaler: argument of the public class.
+            owner: its name, for messages.
+        """
+        if self.is_single:
+            return
+        if backbone is None:
+            expected = "a function (hp, inputs) -> tensor where there are several inputs"
+            raise ValueError(error_message("backbone", owner, expected, None))
+        if scaler is not None:
+            hint = "Call it in `backbone`, on the input that it was adapted to."
+            expected = "left out where there are several inputs"
+            raise ValueError(error_message("scaler", owner, expected, scaler, hint))
 
     def pack(self, values: Iterable[Any]) -> Any:
         """Return values, one for each input, in the same structure."""

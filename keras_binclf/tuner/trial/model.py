@@ -42,9 +42,7 @@ def make_model(
     return model
 
 
-def _make_classifier(
-    point: Mapping[str, Any], inputs: SearchInputs, **options: Any
-) -> keras.Model:
+def _make_classifier(point: Mapping[str, Any], inputs: SearchInputs, **options: Any) -> keras.Model:
     """Return the `binary_classifier` with the values of a trial, not compiled."""
     block = {key: point[key] for key in BLOCK_OPTIONS if key in point}
     if block.get("normalization") == NONE:

@@ -50,21 +50,7 @@ class RowCheck:
             sample_weight: weights, or None.
             names: names of the three, for messages.
         """
-        return self._read(x, y, sample_weight, names, allow_more=False)
-
-    def read_batch(self, batch: Any, names: Names) -> tuple[Any, Array, Array | None]:
-        """Return the same of a batch, which may have features of no input, as in Keras.
-
-        Args:
-            batch: features, labels and weights.
-            names: as of `read`.
-        """
-        return self._read(*batch, names, allow_more=True)
-
-    def _read(
-        self, x: Any, y: Any, sample_weight: Any, names: Names, allow_more: bool
-    ) -> tuple[Any, Array, Array | None]:
-        features, rows = self._read_features(x, names[0], allow_more)
+        features, rows = self._read_features(x, names[0])
         labels = None if y is None else to_array(y, names[1], OWNER, allow_text=True)
         length = None if labels is None else len(labels)
         if labels is None or length != rows:
@@ -76,9 +62,11 @@ class RowCheck:
         labels = check_labels(OWNER, labels, (rows,), np.ones(rows, "bool")).astype("float32")
         return features, labels, self._read_weights(sample_weight, rows, names[2])
 
-    def _read_features(self, x: Any, name: str, allow_more: bool) -> tuple[Any, int]:
+    def _read_features(self, x: Any, name: str) -> tuple[Any, int]:
         """Return the features in the structure of the inputs, and the number of rows."""
-        reader = RowReader(self.inputs.model_inputs, OWNER, name, allow_more=allow_more)
+        # A name of no input is refused in a data set, too: Keras takes the parts of a dict by their
+        # places, and would train on the wrong one.
+        reader = RowReader(self.inputs.model_inputs, OWNER, name)
         values = [x] if self.inputs.is_single else reader.collect(x)
         parts = [
             self._read_part(part, value, part.name_part(name))
