@@ -195,8 +195,9 @@ def check_quickstart(session: nox.Session, command: list[str]) -> None:
     """Run the quickstart, and check what it says."""
     output = session.run(*command, silent=True, external=True)
     print(output)
-    assert "reloaded in a fresh process: identical" in output
-    assert float(re.search(r"test ROC AUC: ([\d.]+)", output)[1]) >= 0.99
+    assert "labelled in a fresh process: identical" in output
+    found, best = re.search(r"test ROC AUC: ([\d.]+); of the law itself: ([\d.]+)", output).groups()
+    assert float(found) >= float(best) - 0.02
 
 
 @nox.session(venv_backend="virtualenv")

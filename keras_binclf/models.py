@@ -6,7 +6,9 @@ from typing import Any
 
 import keras
 
+from keras_binclf._layer_state import deserialize_layer, serialize_layer
 from keras_binclf._validation import (
+    Tensor,
     check_bool,
     check_choice,
     check_positive,
@@ -15,7 +17,7 @@ from keras_binclf._validation import (
     suggest_nearest,
     to_list,
 )
-from keras_binclf.layers import BinaryHead, MLPBlock
+from keras_binclf.layers import BinaryHead, MLPBlock, TabularEncoder
 from keras_binclf.metrics import BestThreshold, BinaryAUC, ThresholdMetric
 
 OWNER = "binary_classifier"
@@ -24,7 +26,7 @@ SCHEDULE_HINT = "Or give it a keras.optimizers.schedules.LearningRateSchedule."
 
 
 def binary_classifier(
-    input_shape: int | Sequence[int],
+    input_shape: int | Sequence[int] | TabularEncoder,
     *,
     hidden_units: int | Sequence[int] | None = (64, 32),
     activation: Any = "relu",
@@ -40,10 +42,14 @@ def binary_classifier(
     compile: bool = True,
     name: str = "binary_classifier",
 ) -> keras.Model:
-    """Build and compile a classifier for tables: scaler, hidden layers and head.
+    """Build and compile a classifier for tables: encoder or scaler, hidden layers and head.
 
-    The result is a plain functional `keras.Model` of the layers `features` → scaler →
+    The result is a plain functional `keras.Model` of the layers `features` → encoder or scaler →
     `mlp_block` → `binary_head`, which can be taken apart, changed and compiled again.
+
+    Given an adapted `TabularEncoder`, the model holds a copy of it, so that several models train
+    embeddings of their own. Keras's own methods, such as `fit`, then take `encoder.encode(table)`;
+    the functions of this package take the table itself, also after the model was loaded.
 
     The kernel of the head starts from zeros, so an untrained classifier gives every row the prior
     (0.5 without one). Random weights would give noise, which a small table has too few rows to
@@ -52,7 +58,7 @@ def binary_classifier(
 
     Args:
         input_shape: int, the number of features, or the shape of one example without the batch,
-            such as `(20,)`.
+            such as `(20,)`; or an adapted `TabularEncoder`.
         hidden_units: int or list of ints, the width of each hidden layer; `None` for no hidden
             layer, which is logistic regression. Defaults to `(64, 32)`.
         activation: activation of the hidden layers, as in `MLPBlock`. Defaults to `"relu"`.
@@ -62,7 +68,8 @@ def binary_classifier(
             `False`.
         scaler: layer that the raw features go through first, such as an adapted
             `keras.layers.Normalization`, or `None`. It becomes part of the model. Under mixed
-            precision make it with `dtype="float32"`. Defaults to `None`.
+            precision make it with `dtype="float32"`. An encoder scales by itself. Defaults to
+            `None`.
         prior: float in (0, 1), the share of positives, which sets the initial bias, or `None`.
             Defaults to `None`.
         activation_out: `"sigmoid"` to emit probabilities, `None` to emit logits. Defaults to
@@ -84,12 +91,14 @@ def binary_classifier(
 
     Returns:
         A `keras.Model` that maps `(batch_size, *input_shape)` to
-        `(batch_size, *input_shape[:-1], 1)`.
+        `(batch_size, *input_shape[:-1], 1)`; with an encoder
+        `(batch_size, encoder.num_encoded)` to `(batch_size, 1)`.
 
     Raises:
         TypeError: for an argument of the wrong kind.
         ValueError: for an argument of the wrong value; for a `Normalization` that was not adapted,
-            was adapted to another number of features, or computes in 16 bits; for a learning rate
+            was adapted to another number of features, or computes in 16 bits; for an encoder that
+            was not adapted, or that stands beside a scaler; for a learning rate
             beside an optimizer that has its own; and for a Muon that would update the head.
 
     Example:
@@ -121,8 +130,7 @@ def binary_classifier(
     """
     check_bool(compile, "compile", OWNER)
     check_choice(activation_out, "activation_out", OWNER, ("sigmoid", None))
-    inputs = keras.Input(check_input_shape(input_shape, OWNER), name="features")
-    x = inputs if scaler is None else check_scaler(scaler, inputs.shape[-1], OWNER)(inputs)
+    inputs, x = _start(input_shape, scaler)
     if hidden_units is None:
         _check_unused(
             activation=activation,
@@ -150,6 +158,31 @@ def binary_classifier(
     return model
 
 
+def _start(input_shape: Any, scaler: Any) -> tuple[Tensor, Tensor]:
+    """Return the input of the model, and the features that the hidden layers take."""
+    if isinstance(input_shape, TabularEncoder):
+        encoder = copy_encoder(input_shape, scaler, OWNER)
+        inputs = keras.Input((encoder.num_encoded,), name="features")
+        return inputs, encoder(inputs)
+    inputs = keras.Input(check_input_shape(input_shape, OWNER), name="features")
+    x = inputs if scaler is None else check_scaler(scaler, inputs.shape[-1], OWNER)(inputs)
+    return inputs, x
+
+
+def copy_encoder(encoder: TabularEncoder, scaler: Any, owner: str) -> TabularEncoder:
+    """Return an equal encoder for a model, or raise where it cannot stand in one."""
+    if scaler is not None:
+        hint = "The encoder scales the columns."
+        raise ValueError(error_message("scaler", owner, "None beside an encoder", scaler, hint))
+    if not encoder.is_adapted:
+        raise ValueError(
+            f"The encoder of {owner} must be adapted. Received: TabularEncoder {encoder.name!r}, "
+            "which was not. Call `encoder.adapt(table)` with the training rows."
+        )
+    copy: TabularEncoder = deserialize_layer(serialize_layer(encoder))
+    return copy
+
+
 def make_head(activation: str | None = "sigmoid", *, prior: float | None = None) -> BinaryHead:
     """Return a head that gives every row the prior until it is trained."""
     return BinaryHead(activation, prior=prior, kernel_initializer="zeros", name="binary_head")
@@ -157,7 +190,7 @@ def make_head(activation: str | None = "sigmoid", *, prior: float | None = None)
 
 def check_input_shape(value: Any, owner: str, name: str = "input_shape") -> tuple[int, ...]:
     """Return the shape of one example as a tuple, or raise."""
-    expected = "a positive int or a non-empty tuple of them, without the batch"
+    expected = "a positive int or a non-empty tuple of them, without the batch, or a TabularEncoder"
     listed = to_list(value)
     shape = (value,) if listed is None else tuple(listed)
     if not all(is_integer(size) for size in shape):

@@ -3,6 +3,8 @@
 import dataclasses
 import inspect
 import re
+import runpy
+import shutil
 from pathlib import Path
 
 import keras
@@ -40,10 +42,19 @@ def examples():
             yield pytest.param(blocks, id=name, marks=[pytest.mark.slow] * (name in LONG_PAGES))
 
 
+@pytest.fixture(scope="module")
+def customers(tmp_path_factory):
+    """The table that pages read, as `examples/customers.py` writes it."""
+    path = tmp_path_factory.mktemp("table") / "customers.csv"
+    runpy.run_path(str(ROOT / "examples" / "customers.py"))["write_customers"](path)
+    return path
+
+
 @pytest.mark.parametrize("blocks", list(examples()))
-def test_example_runs(blocks, tmp_path, monkeypatch):
+def test_example_runs(blocks, customers, tmp_path, monkeypatch):
     """The blocks of a page run one after the other in one namespace, as typed."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(customers, tmp_path)
     namespace = {"__name__": "example"}
     for block in blocks:
         exec(compile(block, "<example>", "exec"), namespace)

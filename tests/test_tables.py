@@ -82,7 +82,10 @@ def test_missing_values_become_nan(values, kind):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (np.array(["a", "b"] * 20), r"column 'plan' of dtype object, such as 'a'\. Encode that"),
+        (
+            np.array(["a", "b"] * 20),
+            r"column 'plan' of dtype object, such as 'a'\. Let a `keras_binclf.TabularEncoder`",
+        ),
         (pd.Categorical(["a", "b"] * 20), r"column 'plan' of dtype object, such as 'a'"),
         (["1.5", "2"] * 20, r"column 'plan' of dtype object, such as '1\.5'"),
         (pd.date_range("2020-01-01", periods=40), r"column 'plan' of dtype datetime64\[\w+\]\."),
@@ -108,7 +111,7 @@ def test_column_that_is_not_numeric_is_named(column, message, model):
 
 def test_columns_that_are_not_numeric_are_all_named():
     frame = pd.DataFrame({"a": list("xy"), "b": [1, 2], "c": list("uv")})
-    with pytest.raises(TypeError, match=r"'a' of dtype.*'c' of dtype.*Encode those columns"):
+    with pytest.raises(TypeError, match=r"'a' of dtype.*'c' of dtype.*TabularEncoder`"):
         read(frame)
 
 

@@ -27,18 +27,19 @@ def arrange_rows(model: keras.Model, x: Any, owner: str) -> Any:
 
 
 def make_arranger(
-    model: keras.Model, owner: str, *, allow_more: bool = False
+    model: keras.Model, owner: str, *, is_batch: bool = False
 ) -> Callable[[Any], Any]:
     """Return `arrange_rows` as a function of `x` alone, to arrange many batches.
 
     Args:
         model: any Keras model.
         owner: name of the public function.
-        allow_more: bool, whether a dict may have keys of no input. Defaults to `False`.
+        is_batch: bool, whether `x` are batches of a data set, as in `RowReader`. Defaults to
+            `False`.
     """
     inputs = find_inputs(model)
     if inputs is not None and len(inputs.arguments) == 1:
-        return RowReader(inputs, owner, allow_more=allow_more).arrange
+        return RowReader(inputs, owner, is_batch=is_batch).arrange
     return functools.partial(_arrange_any, owner)
 
 

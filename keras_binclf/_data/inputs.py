@@ -8,8 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_binclf._data.encoders import list_encoders, match_encoders
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Shape
+from keras_binclf.layers import TabularEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,7 @@ class InputSpec:
         dtype: name of a Keras dtype, or `"string"`; None if a subclassed model accepts any.
         alias: name of the tensor, which Keras accepts for the input before the model is saved.
         is_ragged: bool, whether ragged tensors are accepted. Defaults to `False`.
+        encoder: the encoder that the input feeds; rows for it may be a table. Defaults to `None`.
     """
 
     name: str
@@ -30,6 +33,7 @@ class InputSpec:
     dtype: str | None
     alias: str = ""
     is_ragged: bool = False
+    encoder: TabularEncoder | None = None
 
     @property
     def host_dtype(self) -> np.dtype[Any] | None:
@@ -74,16 +78,20 @@ class ModelInputs:
 
     def declare(self, shapes: Iterable[Shape | None], dtypes: Iterable[str]) -> "ModelInputs":
         """Return a copy with the given shapes and dtypes where those of the model are unknown."""
-        specs = [
+        return self.replace_specs(
             dataclasses.replace(
                 spec,
                 shape=shape if spec.shape is None else spec.shape,
                 dtype=spec.dtype or dtype,
             )
             for spec, shape, dtype in zip(self.specs, shapes, dtypes, strict=True)
-        ]
-        arguments = keras.tree.pack_sequence_as(self.arguments, specs)
-        return dataclasses.replace(self, specs=tuple(specs), arguments=tuple(arguments))
+        )
+
+    def replace_specs(self, specs: Iterable[InputSpec]) -> "ModelInputs":
+        """Return a copy with other specs, in the same order."""
+        flat = tuple(specs)
+        arguments = keras.tree.pack_sequence_as(self.arguments, list(flat))
+        return dataclasses.replace(self, specs=flat, arguments=tuple(arguments))
 
 
 def read_inputs(model: keras.Model, owner: str) -> ModelInputs:
@@ -106,7 +114,7 @@ def read_inputs(model: keras.Model, owner: str) -> ModelInputs:
             "yet. Call it once on a few rows, or start it with `keras.Input`."
         )
     if getattr(model, "inputs", None):
-        return _read_symbols(model)
+        return _add_encoders(model, _read_symbols(model))
     arguments = _read_calls(model)
     if not arguments:
         raise ValueError(
@@ -115,7 +123,7 @@ def read_inputs(model: keras.Model, owner: str) -> ModelInputs:
             "it functional."
         )
     specs = tuple(keras.tree.flatten(tuple(arguments.values())))
-    return ModelInputs(specs, tuple(arguments.values()), tuple(arguments))
+    return _add_encoders(model, ModelInputs(specs, tuple(arguments.values()), tuple(arguments)))
 
 
 def find_inputs(model: keras.Model) -> ModelInputs | None:
@@ -124,6 +132,17 @@ def find_inputs(model: keras.Model) -> ModelInputs | None:
         return read_inputs(model, "")
     except ValueError:
         return None
+
+
+def _add_encoders(model: keras.Model, inputs: ModelInputs) -> ModelInputs:
+    """Return the inputs with the encoder that each feeds."""
+    if not list_encoders(model):
+        return inputs
+    tensors = keras.tree.flatten(getattr(model, "inputs", None) or [None] * len(inputs.specs))
+    shapes = [spec.shape for spec in inputs.specs]
+    encoders = match_encoders(model, tensors, shapes)
+    pairs = zip(inputs.specs, encoders, strict=True)
+    return inputs.replace_specs(dataclasses.replace(spec, encoder=one) for spec, one in pairs)
 
 
 def _read_symbols(model: keras.Model) -> ModelInputs:

@@ -7,11 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_binclf._data.encoders import is_one_row
 from keras_binclf._data.inputs import InputSpec, ModelInputs
 from keras_binclf._data.shapes import count_dimensions, describe_shape, fit_rows, shapes_agree
 from keras_binclf._data.tables import (
     Array,
     is_frame,
+    is_pandas_frame,
     is_ragged,
     split_columns,
     to_array,
@@ -49,8 +51,9 @@ class RowReader:
         name: str, name of the argument. Defaults to `"x"`.
         allow_one: bool, whether one row without batch dimension is accepted. Defaults to `False`.
         finite: bool, whether NaN and infinity are refused. Defaults to `False`.
-        allow_more: bool, whether a dict may have keys of no input, which are left out. Defaults to
-            `False`.
+        is_batch: bool, whether the rows are a batch of a data set, as `fit` takes it: a dict may
+            have keys of no input, which are left out, and an array for an encoder is the encoded
+            matrix. Defaults to `False`.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class RowReader:
         *,
         allow_one: bool = False,
         finite: bool = False,
-        allow_more: bool = False,
+        is_batch: bool = False,
     ) -> None:
         self.inputs = inputs
         self.specs = inputs.specs
@@ -69,7 +72,7 @@ class RowReader:
         self.name = name
         self._allow_one = allow_one
         self._finite = finite
-        self._allow_more = allow_more
+        self._is_batch = is_batch
         self._host_dtypes = [spec.host_dtype for spec in inputs.specs]
 
     def read(self, x: Any) -> Rows:
@@ -77,7 +80,8 @@ class RowReader:
 
         Args:
             x: array, table, sparse matrix or tensor; for a model with several inputs, a list or
-                dict of them, or a table with a column for each input.
+                dict of them, or a table with a column for each input; for an input with an
+                encoder, a table as the encoder was adapted to.
 
         Raises:
             TypeError: for values that are not numeric.
@@ -140,6 +144,8 @@ class RowReader:
         # The dtype is asked for None on its own, which to NumPy is float64.
         if len(self.specs) > 1 or dtype is None or type(x) is not np.ndarray or dtype.kind == "O":
             return None
+        if spec.encoder is not None:
+            return None
         is_one = self._allow_one and x.shape == spec.shape  # No array has a shape with None in it.
         if not is_one and (x.ndim == 0 or x.shape[1:] != spec.shape):
             return None
@@ -151,12 +157,30 @@ class RowReader:
         return Rows([array], is_one)
 
     def collect(self, x: Any) -> list[Any]:
-        """Return the part of `x` for each input, unchanged."""
+        """Return the part of `x` for each input, tables encoded and anything else unchanged."""
+        parts = zip(self.specs, self._collect_parts(x), strict=True)
+        return [part if spec.encoder is None else self._encode(spec, part) for spec, part in parts]
+
+    def _encode(self, spec: InputSpec, table: Any) -> Any:
+        """Return the matrix of a table for the encoder of an input, or the vector of one row."""
+        encoder: Any = spec.encoder
+        if keras.ops.is_tensor(table) or (self._is_batch and isinstance(table, np.ndarray)):
+            return table  # It is encoded already.
+        if isinstance(table, dict):
+            table = {name: _to_host(column) for name, column in table.items()}
+        if not is_one_row(table, encoder):
+            return encoder.encode(table)
+        if not self._allow_one:
+            raise self._error("a table of rows", "one row", spec, "Give a table of one row.")
+        return encoder.encode_row(table)[0]
+
+    def _collect_parts(self, x: Any) -> list[Any]:
+        if len(self.specs) == 1 and self.specs[0].encoder is not None:
+            name = self.specs[0].name
+            is_named = isinstance(x, dict) and list(x) == [name] and count_dimensions(x[name]) > 1
+            return [x[name] if is_named else x]
         if is_frame(x) and len(self.specs) > 1:
-            if not x.columns.is_unique:
-                twice = x.columns[x.columns.duplicated()].unique()
-                raise self._error("a table that has each column once", f"several of {_join(twice)}")
-            x = {name: column.to_frame() for name, column in split_columns(x).items()}
+            x = self._split_frame(x)
         if isinstance(x, dict):
             return self._collect_named(x)
         if len(self.specs) > 1:
@@ -166,6 +190,15 @@ class RowReader:
         if is_wrapped and count_dimensions(x[0]) == len(spec.shape or ()) + 1:
             return list(x)  # Keras takes `[x]` for `x`, too.
         return [x]
+
+    def _split_frame(self, frame: Any) -> dict[Any, Any]:
+        """Return the columns of a table as matrices of one column, by name."""
+        if not is_pandas_frame(frame):
+            return {name: column[:, None] for name, column in split_columns(frame).items()}
+        if not frame.columns.is_unique:
+            twice = frame.columns[frame.columns.duplicated()].unique()
+            raise self._error("a table that has each column once", f"several of {_join(twice)}")
+        return {name: column.to_frame() for name, column in split_columns(frame).items()}
 
     def _collect_named(self, x: dict[Any, Any]) -> list[Any]:
         names = [spec.name for spec in self.specs]
@@ -181,7 +214,7 @@ class RowReader:
         return [x[name] for name in names]
 
     def _has_names(self, x: dict[Any, Any], names: list[str]) -> bool:
-        return set(names) <= set(x) if self._allow_more else set(names) == set(x)
+        return set(names) <= set(x) if self._is_batch else set(names) == set(x)
 
     def _collect_nested(self, x: Any) -> list[Any]:
         found: dict[str, Any] = {}
@@ -210,7 +243,7 @@ class RowReader:
         if not isinstance(x, dict):
             raise self._error(expected, type(x).__name__)
         missing = [name for name in names if name not in x]
-        unexpected = [] if self._allow_more else [name for name in x if name not in names]
+        unexpected = [] if self._is_batch else [name for name in x if name not in names]
         received = [f"without {_join(missing)}"] * bool(missing)
         received += [f"with {_join(unexpected)}"] * bool(unexpected)
         if received:
@@ -272,8 +305,8 @@ class RowReader:
         return np.ascontiguousarray(converted)
 
     def _check_finite(self, spec: InputSpec, array: Array) -> None:
-        if not self._finite or np.isfinite(array).all():
-            return
+        if not self._finite or spec.encoder is not None or np.isfinite(array).all():
+            return  # An encoder refuses infinity, and the model replaces NaN.
         rows = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
         received = (
             f"NaN or infinity in {len(rows)} of {len(array)} rows, the first at index {rows[0]}"
@@ -286,6 +319,10 @@ class RowReader:
         where = f" (input {spec.name!r})" if spec and len(self.specs) > 1 else ""
         text = f"`{self.name}` of {self.owner} must be {expected}{where}. Received: {received}."
         return ValueError(f"{text} {hint}" if hint else text)
+
+
+def _to_host(column: Any) -> Any:
+    return keras.ops.convert_to_numpy(column) if keras.ops.is_tensor(column) else column
 
 
 def _join(names: Iterable[Any]) -> str:

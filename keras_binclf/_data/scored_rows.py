@@ -14,7 +14,7 @@ from keras_binclf._data.forward import Forward, hold
 from keras_binclf._data.heads import check_defined, find_output, select_output
 from keras_binclf._data.labels import check_labels, check_weights
 from keras_binclf._data.tables import Array as Array
-from keras_binclf._data.tables import is_dataset, read_cardinality, to_array
+from keras_binclf._data.tables import is_dataset, is_frame, read_cardinality, to_array
 from keras_binclf._validation import check_integer_at_least
 from keras_binclf.layers import BinaryHead
 
@@ -126,7 +126,7 @@ def _iterate_rows(
 
     Features by names that the model does not have are left out, as in `fit` and `predict`.
     """
-    arrange = make_arranger(model, owner, allow_more=True)
+    arrange = make_arranger(model, owner, is_batch=True)
     for features, labels, weights in iterate_batches(owner, data, steps):
         yield arrange(features), labels, weights
 
@@ -170,13 +170,35 @@ def iterate_batches(
         TypeError: for anything but a data set.
         ValueError: for a batch without labels, and for a data set without end.
     """
-    for batch in itertools.islice(_open(owner, data, steps, unending), steps):
-        features, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    for features, labels, weights in _unpack_batches(owner, data, steps, unending):
         if labels is None:
             raise ValueError(
                 f"{owner} needs labels. Received: a batch without them. Let the data set give "
                 "(features, labels) a batch, or give arrays `x` and `y`."
             )
+        yield features, labels, weights
+
+
+def iterate_features(owner: str, model: keras.Model, data: Any) -> Iterator[tuple[Any]]:
+    """Yield the features in each batch of a data set, arranged for the model.
+
+    A model with an encoder needs them so: the batches may be tables.
+
+    Args:
+        owner: name of the public function, for messages.
+        model: the model.
+        data: a data set with an end, with or without labels.
+    """
+    arrange = make_arranger(model, owner, is_batch=True)
+    for features, _, _ in _unpack_batches(owner, data, None, "Take some of its batches."):
+        yield (arrange(features),)
+
+
+def _unpack_batches(
+    owner: str, data: Any, steps: int | None, unending: str
+) -> Iterator[tuple[Any, Any, Any]]:
+    for batch in itertools.islice(_open(owner, data, steps, unending), steps):
+        features, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
         yield keras.tree.map_structure(_to_tensor_or_array, features), labels, weights
 
 
@@ -200,8 +222,9 @@ def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterator[A
 
 
 def _to_tensor_or_array(value: Any) -> Any:
-    """Return tensors of the backend unchanged, and anything else as an array."""
-    return value if value is None or ops.is_tensor(value) else np.asarray(value)
+    """Return tensors of the backend and tables unchanged, and anything else as an array."""
+    is_kept = value is None or ops.is_tensor(value) or is_frame(value)
+    return value if is_kept else np.asarray(value)
 
 
 def _select_part(

@@ -12,7 +12,10 @@ from keras_binclf._validation import check_plain_numbers
 
 Array = np.ndarray[Any, Any]
 
-ENCODE = "Encode categories first, as with scikit-learn's `OneHotEncoder`."
+ENCODE = (
+    "Let a `keras_binclf.TabularEncoder` take the table: "
+    "`binary_classifier(encoder)` holds it in the model."
+)
 NUMBERS = "fiub"
 """Kinds of NumPy dtypes that count as numbers."""
 
@@ -48,8 +51,18 @@ def read_cardinality(data: Any) -> int | None:
 
 
 def is_frame(value: Any) -> bool:
-    """Whether `value` is a table with named columns."""
+    """Whether `value` is a table with named columns, of pandas, polars, pyarrow or narwhals."""
+    return is_pandas_frame(value) or _is_arrow_frame(value)
+
+
+def is_pandas_frame(value: Any) -> bool:
+    """Whether `value` is a table of pandas, or of a library with the same methods."""
     return hasattr(value, "iloc") and hasattr(value, "columns")
+
+
+def _is_arrow_frame(value: Any) -> bool:
+    is_table = hasattr(value, "get_column") or hasattr(value, "column_names")
+    return is_table and hasattr(value, "__arrow_c_stream__")
 
 
 def is_ragged(value: Any) -> bool:
@@ -58,8 +71,13 @@ def is_ragged(value: Any) -> bool:
 
 
 def split_columns(frame: Any) -> dict[Any, Any]:
-    """Return the columns of a table by name."""
-    return dict(frame.items())
+    """Return the columns of a table by name, each as it is in pandas, else as an array."""
+    if is_pandas_frame(frame):
+        return dict(frame.items())
+    import narwhals
+
+    table = narwhals.from_native(frame, eager_only=True)
+    return {name: table.get_column(name).to_numpy() for name in table.columns}
 
 
 def to_array(
@@ -137,19 +155,20 @@ def _convert(value: Any, name: str, owner: str) -> Array:
 
 def _stack_columns(frame: Any, name: str, owner: str, allow_text: bool) -> Array:
     """Return a matrix with one column for each of the table."""
-    if _is_uniform(frame):
+    is_pandas = is_pandas_frame(frame)
+    if is_pandas and _is_uniform(frame):
         return np.asarray(frame.to_numpy())
-    columns = [(label, _read_column(column)) for label, column in frame.items()]
+    # pandas may repeat a name.
+    items = frame.items() if is_pandas else split_columns(frame).items()
+    columns = [(label, _read_column(column)) for label, column in items]
     wrong = [(label, column) for label, column in columns if column.dtype.kind not in NUMBERS]
     if wrong and allow_text:
-        return np.asarray(frame.to_numpy())
+        return np.stack([column.astype(object) for _, column in columns], axis=1)
     if wrong:
         found = [f"column {label!r} of dtype {c.dtype}{_quote(c)}" for label, c in wrong[:5]]
         more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        hint = "Encode that column" if len(wrong) == 1 else "Encode those columns"
         raise TypeError(
-            f"`{name}` of {owner} must be numbers. Received: {', '.join(found)}{more}. {hint} "
-            "first, as with scikit-learn's `OneHotEncoder`."
+            f"`{name}` of {owner} must be numbers. Received: {', '.join(found)}{more}. {ENCODE}"
         )
     return np.stack([column for _, column in columns], axis=1)
 
@@ -163,7 +182,9 @@ def _is_uniform(frame: Any) -> bool:
 def _read_column(column: Any) -> Array:
     """Return a column of a table as a vector, with dtype object if it is not numeric."""
     kind = getattr(column.dtype, "kind", "O")
-    if isinstance(column.dtype, np.dtype):
+    if isinstance(column, np.ndarray):
+        array = column
+    elif isinstance(column.dtype, np.dtype):
         array = np.asarray(column.to_numpy())
     elif kind not in NUMBERS:
         array = np.asarray(column.to_numpy(dtype=object))

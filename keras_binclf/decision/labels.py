@@ -8,8 +8,10 @@ import numpy as np
 from keras import ops
 
 from keras_binclf._data.arrangement import arrange_rows
+from keras_binclf._data.encoders import list_encoders
 from keras_binclf._data.forward import hold
 from keras_binclf._data.heads import check_defined, choose_head, select_output
+from keras_binclf._data.scored_rows import iterate_features
 from keras_binclf._data.tables import is_dataset, is_empty_dataset
 from keras_binclf.layers import BinaryHead
 
@@ -95,7 +97,7 @@ def _prepare(model: keras.Model, x: Any) -> tuple[Any, int | None]:
     if is_dataset(x):
         if is_empty_dataset(x):
             raise ValueError(f"{OWNER} needs rows. Received: an empty data set.")
-        return x, None
+        return (iterate_features(OWNER, model, x) if list_encoders(model) else x), None
     x = arrange_rows(model, x, OWNER)
     parts = [part for part in keras.tree.flatten(x) if part is not None]
     if parts[0].shape[0] > 0:
