@@ -2,6 +2,7 @@
 
 from keras_binclf.saving.artefacts import Exported, export
 from keras_binclf.saving.core_layers import to_core_layers
+from keras_binclf.saving.files.columns import ColumnDescription
 from keras_binclf.saving.files.description import (
     FileDescription,
     HeadDescription,
@@ -11,6 +12,7 @@ from keras_binclf.saving.files.description import (
 from keras_binclf.serving import Predictor
 
 __all__ = [
+    "ColumnDescription",
     "Exported",
     "FileDescription",
     "HeadDescription",

@@ -1,6 +1,7 @@
 """The description of a saved model, made without loading it."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
@@ -13,10 +14,16 @@ from keras_binclf.saving.files import _config
 from keras_binclf.saving.files._archive import Archive, damaged, read_archive
 from keras_binclf.saving.files._config import Entry
 from keras_binclf.saving.files._weights import TooLargeError, Weights
+from keras_binclf.saving.files.columns import (
+    ColumnDescription,
+    count_columns,
+    iterate_columns,
+    list_encoders,
+)
 from keras_binclf.saving.files.text import escape, read_text, shorten
 
 MAX_LISTED = 1_000
-"""Heads, inputs and classes in a description; a note tells where a file has more."""
+"""Heads, inputs, columns and classes in a description; a note tells where a file has more."""
 MAX_PRINTED = 100
 """Those in its text."""
 NO_WEIGHTS = "The file holds no weights in the form of model.weights.h5."
@@ -74,6 +81,8 @@ class FileDescription:
         model_name: name of the model.
         heads: the heads, as `HeadDescription`, in the order of the config.
         inputs: the inputs, as `InputDescription`.
+        columns: the columns of the tables that it takes, as `ColumnDescription`, where it holds
+            a `TabularEncoder`.
         num_outputs: number of tensors that the model returns.
         keras_binclf_version: version of this package that wrote the file.
         keras_version: version of Keras that wrote it.
@@ -108,6 +117,7 @@ class FileDescription:
     model_name: str | None
     heads: tuple[HeadDescription, ...]
     inputs: tuple[InputDescription, ...]
+    columns: tuple[ColumnDescription, ...]
     num_outputs: int | None
     keras_binclf_version: str | None
     keras_version: str | None
@@ -134,6 +144,7 @@ class FileDescription:
             ("model", f"{self.model_class} {self.model_name!r}"),
             ("written by", self._writer()),
             *_make_lines("input", self.inputs),
+            *_make_lines("column", self.columns),
             ("outputs", str(_or_unknown(self.num_outputs))),
             *_make_lines("head", self.heads),
             ("parameters", _or_unknown(parameters) if parameters is None else f"{parameters:,}"),
@@ -197,6 +208,7 @@ def _describe(path: str, archive: Archive) -> FileDescription:
     entries = list(_config.iterate_objects(model))
     heads = [entry for entry in entries if entry.is_head]
     inputs = _config.list_inputs(model)
+    encoders = list_encoders(entries)
     weights, note = _read_weights(archive, heads[:MAX_LISTED])
     compiled = model.get("compile_config")
     compiled = compiled if isinstance(compiled, dict) else {}
@@ -205,6 +217,7 @@ def _describe(path: str, archive: Archive) -> FileDescription:
     lists: dict[str, Sized] = {
         "heads": heads,
         "inputs": inputs,
+        "columns": range(sum(map(count_columns, encoders))),
         "classes": max(package_classes, custom_classes, key=len),
     }
     notes = [*note, *_iterate_notes(entries, package_classes), *_iterate_cuts(lists)]
@@ -214,6 +227,7 @@ def _describe(path: str, archive: Archive) -> FileDescription:
         model_name=read_text(entries[0].config.get("name")),
         heads=tuple(_describe_head(head, weights) for head in heads[:MAX_LISTED]),
         inputs=tuple(_describe_input(*one) for one in inputs[:MAX_LISTED]),
+        columns=tuple(itertools.islice(iterate_columns(encoders), MAX_LISTED)),
         num_outputs=_config.count_outputs(model),
         keras_binclf_version=_config.get_versions(entries),
         keras_version=read_text(archive.metadata.get("keras_version")),
@@ -269,6 +283,8 @@ def _iterate_notes(entries: list[Entry], package_classes: tuple[str, ...]) -> It
         yield f"{name} is not in keras_binclf {__version__}: pip install --upgrade keras-binclf"
     for name in _list_classes(entry for entry in entries if entry.is_closed)[:MAX_PRINTED]:
         yield f"The file does not list the layers of {name}, which may hold more heads."
+    if not all(map(count_columns, list_encoders(entries))):
+        yield "It holds a TabularEncoder that knows no columns: it was saved before `adapt`."
     if any(entry.class_name == "__lambda__" for entry in entries):
         yield "It holds a lambda, which Keras runs with safe_mode=False only: do you trust it?"
 
