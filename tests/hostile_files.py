@@ -111,6 +111,7 @@ def long_texts():
                 "layers": [
                     head(name="*", activation="*", class_names=["*", "*"]),
                     {"class_name": "InputLayer", "config": {"name": "*", "dtype": "*"}},
+                    encoder([{"name": "*", "kind": "*"}, {"kind": "ignored", "reason": "*"}]),
                 ],
             },
             "compile_config": {"optimizer": "*", "loss": {"*": ["*"]}},
@@ -149,6 +150,31 @@ def far_numbers():
     parts = json.dumps(model(layers=[*len(numbers) * [head(prior="*")], *inputs])).split('"*"')
     pairs = itertools.zip_longest(parts, 2 * numbers, fillvalue="")
     return pack("".join(text for pair in pairs for text in pair))
+
+
+def many_columns():
+    """Encoders of thousands of columns, some of which are none, under long names."""
+    odd = [None, [], "a", {"name": 2**70, "kind": ["category"]}, {"name": {}, "categories": "abc"}]
+    deep = {"class_name": "A", "config": {"name": 1000 * "n"}}
+    for _ in range(100):
+        deep = {"class_name": "A", "config": {"name": 1000 * "n", "a": deep}}
+    columns = [{"name": f"c{i}", "kind": "category", "categories": [i]} for i in range(5000)]
+    return pack(model(layers=[encoder(odd), encoder(columns), encoder(3), deep, encoder(None)]))
+
+
+def many_encoders():
+    """Encoders of one column each under a chain of objects with long names."""
+    opening = '{"class_name": "A", "config": {"name": "%s", "a": ' % (1000 * "n")
+    inner = json.dumps(3000 * [encoder([{"name": "a", "kind": "number"}])])
+    return pack(f"{240 * opening}{inner}{240 * '}}'}")
+
+
+def encoder(columns):
+    return {
+        "class_name": "E",
+        "registered_name": "keras_binclf>TabularEncoder",
+        "config": {"name": "e", "columns": columns},
+    }
 
 
 # ---- the archive
@@ -285,7 +311,7 @@ HOSTILE = {
             small_objects,
             deep_outputs,
         ),
-        *(objects_as_names, long_texts, many_names, far_numbers),
+        *(objects_as_names, long_texts, many_names, far_numbers, many_columns, many_encoders),
         *(config_bomb, bzip2_bomb, weights_bomb, understated_size, overstated_size),
         *(many_members, two_configs),
         *(

@@ -399,6 +399,31 @@ def test_config_of_wrong_types_is_described_as_far_as_it_goes(saved):
     assert str(description)
 
 
+def test_columns_of_a_table_are_listed(tmp_path):
+    schema = [
+        {"name": "age", "kind": "number", "source": "text", "has_missing": True, "offset": 0.0},
+        {"name": "job", "kind": "category", "source": "text", "categories": ["a", "b"]},
+        {"name": 3, "kind": "boolean", "source": "boolean", "has_missing": False},
+        {"name": "id", "kind": "ignored", "source": "text", "reason": "one value a row"},
+    ]
+    path = tmp_path / "model.keras"
+    path.write_bytes(
+        hostile_files.pack(hostile_files.model(layers=[hostile_files.encoder(schema)]))
+    )
+    description = describe(path)
+    assert [one.name for one in description.columns] == ["age", "job", 3, "id"]
+    assert [one.num_categories for one in description.columns] == [None, 2, None, None]
+    assert {one.encoder for one in description.columns} == {"e"}
+    assert [line.strip() for line in str(description).splitlines() if "  column " in line] == [
+        "column      age: number, from text, with gaps",
+        "column      job: category, 2 categories",
+        "column      3: boolean, without gaps",
+        "column      id: ignored, one value a row",
+    ]
+    fields = json.loads(json.dumps(dataclasses.asdict(description)))
+    assert fields["columns"][1]["kind"] == "category"
+
+
 def test_text_is_printable_whatever_the_names_are(saved, capsys):
     evil = "\x1b[2J\n\ud800"
     edit_config(saved, class_name=evil, registered_name=evil)
@@ -464,6 +489,8 @@ def test_long_texts_are_cut(hostile):
     (head,) = description.heads
     texts = description.model_name, description.loss, description.optimizer, head.path
     assert {len(text) for text in (*texts, *head.class_names)} == {203}
+    one, ignored = description.columns
+    assert {len(text) for text in (one.name, one.kind, ignored.reason)} == {203}
     assert description.model_name.endswith("...")
 
 
@@ -474,6 +501,26 @@ def test_many_items_are_counted_and_cut(hostile):
     lines = str(description).splitlines()
     assert sum(line.startswith("  head ") for line in lines) == 101
     assert "  head        and 900 more" in lines
+
+
+def test_columns_are_counted_and_cut(hostile):
+    description = hostile("many_columns")
+    assert len(description.columns) == 1000
+    assert "The file has 5,005 columns, of which 1,000 are described." in description.notes
+    lines = str(description).splitlines()
+    assert sum(line.startswith("  column ") for line in lines) == 101
+    assert "  column      and 900 more" in lines
+
+
+def test_columns_of_wrong_types_are_unknown(hostile):
+    description = hostile("many_columns")
+    assert {(one.name, one.kind, one.num_categories) for one in description.columns[:5]} == {
+        (None, None, None)
+    }
+    assert str(description.columns[0]) == "(no name): unknown"
+    assert description.columns[5].num_categories == 1
+    note = "It holds a TabularEncoder that knows no columns: it was saved before `adapt`."
+    assert note in description.notes
 
 
 @pytest.mark.parametrize(

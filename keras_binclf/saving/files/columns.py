@@ -13,11 +13,13 @@ ENCODER = f"{PACKAGE}>TabularEncoder"
 ENCODER_KEYS = {"columns", "kinds", "max_categories", "min_count"}
 """An encoder that users derived from ours has these too, under a name of its own."""
 IGNORED = "ignored"
+USUAL_SOURCES = {"category": "text"}
+"""How a kind is mostly stored, where that is not the name of the kind."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ColumnDescription:
-    """One column of a table that a saved model takes; None for a fact that the file does not tell."""
+    """One column of a table that a saved model takes; None for a fact that is not in the file."""
 
     encoder: str
     """The names of the layers that hold its `TabularEncoder`, and the encoder's own."""
@@ -41,7 +43,7 @@ class ColumnDescription:
             return f"{parts[0]}, {self.reason}" if self.reason else parts[0]
         if self.num_categories is not None:
             parts.append(f"{self.num_categories:,} categories")
-        if self.source not in (None, self.kind):
+        if self.source not in (None, self.kind, USUAL_SOURCES.get(str(self.kind))):
             parts.append(f"from {self.source}")
         if self.has_missing is not None:
             parts.append("with gaps" if self.has_missing else "without gaps")
