@@ -132,6 +132,7 @@ BACKEND_IMPORTS = {
     ("_saved_model.py", "_rename_inputs", "tensorflow"),
     ("_onnx.py", "_read_tables", "tensorflow"),
     ("_litert.py", "write", "tensorflow"),
+    ("_graph_encoder.py", "_add_table", "tensorflow"),
 }
 
 

@@ -8,11 +8,14 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from keras import ops
+
 from keras_binclf._validation import Tensor
 from keras_binclf.saving.artefacts._raw_columns import Column
 
-MISSING, UNKNOWN, FIRST = 0, 1, 3
-"""Codes of categories in the matrix; that of the category with index i is `FIRST + i`."""
+MISSING, UNKNOWN, RARE, FIRST = 0, 1, 2, 3
+"""Codes of categories in the matrix; that of the category with index i is `FIRST + i`. Rare words are
+not in the schema: where there were some, all that are not listed have their code."""
 BLANKS = ["", *(" " * length for length in range(1, 9)), "\t", "\n", "\r\n"]
 """Text that is missing: a graph cannot strip it, so these are listed."""
 NUM_FREE_LETTERS = 6
@@ -36,10 +39,8 @@ class GraphEncoder:
 
     def __call__(self, tensors: Iterable[Tensor]) -> Tensor:
         """Return the matrix of float32 for the values of each column, of shape `(batch,)`."""
-        import tensorflow as tf
-
         pairs = zip(self._functions, tensors, strict=True)
-        return tf.stack([part for function, tensor in pairs for part in function(tensor)], axis=1)
+        return ops.stack([part for function, tensor in pairs for part in function(tensor)], axis=1)
 
     def _make(self, column: Column) -> Callable[[Tensor], list[Tensor]]:
         """Return the function from the values of a column to its columns of the matrix."""
@@ -51,18 +52,17 @@ class GraphEncoder:
         if schema["kind"] == "boolean":
             return self._make_boolean(schema) if column.is_text else lambda x: [_to_float32(x)]
         if column.is_text:
-            return self._make_lookup(schema["categories"])
-        return lambda values: [_match(values, schema["categories"])]
+            return self._make_lookup(schema["categories"], _find_other_code(schema))
+        other = _find_other_code(schema)
+        return lambda values: [_match(values, schema["categories"], other)]
 
-    def _make_lookup(self, words: Sequence[str]) -> Callable[[Tensor], list[Tensor]]:
+    def _make_lookup(self, words: Sequence[str], other: int) -> Callable[[Tensor], list[Tensor]]:
         codes = dict.fromkeys(BLANKS, MISSING)
         codes |= {word: FIRST + i for i, word in enumerate(words)}
-        table = self._add_table(codes, UNKNOWN)
+        table = self._add_table(codes, other)
         return lambda texts: [_to_float32(table.lookup(texts))]
 
     def _make_boolean(self, schema: Any) -> Callable[[Tensor], list[Tensor]]:
-        import tensorflow as tf
-
         spellings = {"false": 1, "true": 2}
         codes = {
             spelled: code
@@ -70,8 +70,9 @@ class GraphEncoder:
             for spelled in iterate_cases(schema[key])
         }
         table = self._add_table(codes, 0)
+        values = ops.convert_to_tensor([float("nan"), 0.0, 1.0], "float32")
         # A graph cannot raise: text that is no spelling is missing, as blanks are.
-        return lambda texts: [tf.gather([float("nan"), 0.0, 1.0], table.lookup(texts))]
+        return lambda texts: [ops.take(values, table.lookup(texts))]
 
     def _add_table(self, codes: dict[str, int], default: int) -> Any:
         import tensorflow as tf
@@ -92,26 +93,24 @@ def iterate_cases(word: str) -> Iterable[str]:
 
 
 def _to_float32(values: Tensor) -> Tensor:
-    import tensorflow as tf
-
-    return tf.cast(values, "float32")
+    return ops.cast(values, "float32")
 
 
-def _match(values: Tensor, categories: Sequence[float]) -> Tensor:
-    """Return the codes of categories that are numbers."""
-    import tensorflow as tf
+def _find_other_code(schema: Any) -> int:
+    return RARE if schema["has_rare"] else UNKNOWN
 
-    is_same = tf.equal(values[:, None], tf.constant([categories], "float64"))
-    steps = tf.range(FIRST - UNKNOWN, FIRST - UNKNOWN + len(categories))
-    found = UNKNOWN + tf.linalg.matvec(_to_float32(is_same), _to_float32(steps))
-    return tf.where(tf.math.is_nan(values), float(MISSING), found)
+
+def _match(values: Tensor, categories: Sequence[float], other: int) -> Tensor:
+    """Return the codes of categories that are numbers, and `other` for all other numbers."""
+    is_same = ops.equal(values[:, None], ops.convert_to_tensor([categories], "float64"))
+    steps = ops.arange(FIRST - other, FIRST - other + len(categories))
+    found = other + ops.matmul(_to_float32(is_same), _to_float32(steps))
+    return ops.where(ops.isnan(values), float(MISSING), found)
 
 
 def _split_date(days: Tensor, offset: float, parts: Sequence[str]) -> list[Tensor]:
     """Return the parts of a date, given in days since 1970-01-01."""
-    import tensorflow as tf
-
-    whole = tf.floor(days)
+    whole = ops.floor(days)
     found = {
         "elapsed": lambda: days - offset,
         "time_of_day": lambda: days - whole,
@@ -123,6 +122,4 @@ def _split_date(days: Tensor, offset: float, parts: Sequence[str]) -> list[Tenso
 
 
 def _modulo(values: Tensor, period: float) -> Tensor:
-    import tensorflow as tf
-
-    return values - period * tf.floor(values / period)
+    return values - period * ops.floor(values / period)

@@ -79,7 +79,8 @@ def _get_columns(encoder: Entry) -> list[Any]:
 
 
 def _describe(encoder: str, column: dict[str, Any]) -> ColumnDescription:
-    name, kind = column.get("name"), read_text(column.get("kind"))
+    name: Any = column.get("name")
+    kind = read_text(column.get("kind"))
     categories, has_missing = column.get("categories"), column.get("has_missing")
     is_counted = kind == "category" and isinstance(categories, list)
     return ColumnDescription(
