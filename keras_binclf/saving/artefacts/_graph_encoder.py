@@ -14,8 +14,8 @@ from keras_binclf._validation import Tensor
 from keras_binclf.saving.artefacts._raw_columns import Column
 
 MISSING, UNKNOWN, RARE, FIRST = 0, 1, 2, 3
-"""Codes of categories in the matrix; that of the category with index i is `FIRST + i`. Rare words are
-not in the schema: where there were some, all that are not listed have their code."""
+"""Codes of categories in the matrix; that of the category with index i is `FIRST + i`. Rare words
+are not in the schema: where there were some, all that are not listed have their code."""
 BLANKS = ["", *(" " * length for length in range(1, 9)), "\t", "\n", "\r\n"]
 """Text that is missing: a graph cannot strip it, so these are listed."""
 NUM_FREE_LETTERS = 6
