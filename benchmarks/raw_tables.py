@@ -130,9 +130,7 @@ def measure_quality(frame, y, seed):
     ):
         keras.utils.set_random_seed(seed)
         x = encode(train)
-        model = keras_binclf.binary_classifier(
-            start or x.shape[1], prior=prior, metrics=None
-        )
+        model = keras_binclf.binary_classifier(start or x.shape[1], prior=prior, metrics=None)
         train_model(model, x, y[train], (encode(val), y[val]))
         aucs.append(roc_auc_score(y[test], model.predict(encode(test), verbose=0)[:, 0]))
     return aucs
