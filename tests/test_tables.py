@@ -16,6 +16,8 @@ from keras_binclf import (
 )
 from keras_binclf._data.tables import is_dataset, is_empty_dataset, is_missing, to_array
 from keras_binclf.tuner.trial.data import Given, check_data
+from keras_binclf.tuner.trial.inputs import read_input_shape
+from keras_binclf.tuner.trial.row_check import RowCheck
 
 pd = pytest.importorskip("pandas")
 sparse = pytest.importorskip("scipy.sparse")
@@ -139,7 +141,8 @@ def test_every_form_of_rows_gives_the_numbers_of_the_array(form, model):
 @pytest.mark.parametrize("form", ["frame", "csr_matrix", "objects", "lists"])
 def test_a_search_trains_on_the_numbers_of_the_array(form):
     x = FORMS[form](MATRIX)
-    data = check_data(Given(x, LABELS, None, (x, LABELS), None, None), (3,))
+    check = RowCheck(read_input_shape((3,), "search"), None)
+    data = check_data(Given(x, LABELS, None, (x, LABELS), None, None), check)
     np.testing.assert_array_equal(data.x, MATRIX)
     np.testing.assert_array_equal(data.validation[0], MATRIX)
 

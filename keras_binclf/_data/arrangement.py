@@ -8,11 +8,14 @@ import keras
 
 from keras_binclf._data.inputs import find_inputs
 from keras_binclf._data.row_reader import RowReader
+from keras_binclf._data.sparse import keep_sparse
 from keras_binclf._data.tables import to_array_or_tensor
 
 
 def arrange_rows(model: keras.Model, x: Any, owner: str) -> Any:
     """Return rows in the structure and form that `model.predict` accepts.
+
+    Sparse matrices stay sparse, in CSR form: `sparse.predict` makes them dense batch by batch.
 
     Args:
         model: any Keras model. If its inputs are unknown, only tables are converted.
@@ -49,4 +52,5 @@ def _arrange_any(owner: str, x: Any) -> Any:
         return {name: _arrange_any(owner, value) for name, value in x.items()}
     if isinstance(x, list | tuple) and all(hasattr(value, "shape") for value in x):
         return type(x)(_arrange_any(owner, value) for value in x)
-    return to_array_or_tensor(x, "x", owner, True)
+    matrix = keep_sparse(x)
+    return to_array_or_tensor(x, "x", owner, True) if matrix is None else matrix

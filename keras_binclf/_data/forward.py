@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_binclf._data.heads import hold as hold
 from keras_binclf._data.heads import select_tensor
+from keras_binclf._data.sparse import predict
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
@@ -99,11 +100,13 @@ class Forward:
             with scope:
                 self._reader = Reader(model, head, logits)
 
-    def predict(self, x: Any, **options: Any) -> tuple[Any, np.ndarray[Any, Any] | None]:
+    def predict(
+        self, x: Any, batch_size: int | None = None, **options: Any
+    ) -> tuple[Any, np.ndarray[Any, Any] | None]:
         """Return the outputs for all rows, and the mask or None; options as of `predict`."""
         if self._reader is None:
-            return self._model.predict(x, **options), None
-        found = self._reader.predict(x, **options)
+            return predict(self._model, x, batch_size, **options), None
+        found = predict(self._reader, x, batch_size, **options)
         return found["outputs"], found["mask"]
 
     def predict_on_batch(self, x: Any) -> tuple[Any, np.ndarray[Any, Any] | None]:

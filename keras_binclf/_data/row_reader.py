@@ -1,7 +1,7 @@
 """Conversion of rows in any form to the arrays of a model's inputs."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -10,11 +10,13 @@ import numpy as np
 from keras_binclf._data.encoders import is_one_row
 from keras_binclf._data.inputs import InputSpec, ModelInputs
 from keras_binclf._data.shapes import count_dimensions, describe_shape, fit_rows, shapes_agree
+from keras_binclf._data.sparse import convert_values, find_rows, keep_sparse, take_rows
 from keras_binclf._data.tables import (
     Array,
     is_frame,
     is_pandas_frame,
     is_ragged,
+    is_sparse,
     split_columns,
     to_array,
     to_array_or_tensor,
@@ -90,10 +92,42 @@ class RowReader:
         usual = self._read_usual(x)
         if usual is not None:
             return usual
-        arrays = [
-            to_array(value, self.name, self.owner, allow_text=spec.dtype == "string")
-            for spec, value in zip(self.specs, self.collect(x), strict=True)
+        return self._fit_all(list(map(self._read_part, self.specs, self.collect(x))))
+
+    def read_in_chunks(self, x: Any, size: int) -> Iterator[Rows]:
+        """Yield the rows in `x`, `size` at a time if a matrix is sparse, else all at once.
+
+        Args:
+            x: rows, as for `read`.
+            size: int, number of rows of a sparse matrix that are made dense together.
+
+        Raises:
+            TypeError: for values that are not numeric.
+            ValueError: for wrong names, shapes and values.
+        """
+        usual = self._read_usual(x)
+        if usual is not None:
+            yield usual
+            return
+        values = self.collect(x)
+        kept = list(map(self._keep_sparse, self.specs, values))
+        if not any(map(is_sparse, kept)):
+            yield self._fit_all(list(map(self._read_part, self.specs, values)))
+            return
+        parts = [
+            self._read_part(spec, value) if matrix is None else self._check_stored(spec, matrix)
+            for spec, value, matrix in zip(self.specs, values, kept, strict=True)
         ]
+        self._is_one_row(parts)  # Raises for one row beside the many of the matrix.
+        self.check_lengths(parts)
+        for start in range(0, parts[0].shape[0], size):
+            yield self._fit_all([take_rows(part, start, size) for part in parts])
+
+    def _read_part(self, spec: InputSpec, value: Any) -> Array:
+        return to_array(value, self.name, self.owner, allow_text=spec.dtype == "string")
+
+    def _fit_all(self, arrays: list[Array]) -> Rows:
+        """Return arrays in the shapes and dtypes of the inputs, checked."""
         is_one = self._is_one_row(arrays)
         if is_one:
             arrays = [array[None] for array in arrays]
@@ -104,8 +138,8 @@ class RowReader:
     def arrange(self, x: Any) -> Any:
         """Return the rows in `x` in the structure of the inputs, for `model.predict`.
 
-        Dtypes are left for Keras to cast, and tensors of the backend are not copied. Optional
-        inputs may be None.
+        Dtypes are left for Keras to cast, and tensors of the backend are not copied. Sparse
+        matrices stay sparse, for `sparse.predict`. Optional inputs may be None.
 
         Args:
             x: rows, as for `read`.
@@ -125,10 +159,25 @@ class RowReader:
             return None
         if spec.is_ragged and is_ragged(value):
             return value
+        matrix = self._keep_sparse(spec, value)
+        if matrix is not None:
+            return convert_values(matrix, lambda values: self._convert_whole(spec, values))
         array = to_array_or_tensor(value, self.name, self.owner, spec.dtype in (None, "string"))
         if spec.dtype is None and len(array.shape) > 0:
             return array  # A subclassed model may take other shapes than the first.
-        array = self.fit(spec, array)
+        return self._convert_whole(spec, self.fit(spec, array))
+
+    def _keep_sparse(self, spec: InputSpec, value: Any) -> Any | None:
+        """Return a sparse matrix of a right shape in CSR form, or None for anything else."""
+        matrix = keep_sparse(value)
+        if matrix is None or spec.dtype == "string":
+            return None
+        if spec.dtype is not None:  # A subclassed model may take other shapes than the first.
+            self.fit(spec, np.broadcast_to(0, matrix.shape))
+        return matrix
+
+    def _convert_whole(self, spec: InputSpec, array: Any) -> Any:
+        """Return an array in the dtype of an input of whole numbers, else unchanged."""
         dtype = spec.host_dtype
         if isinstance(array, np.ndarray) and dtype is not None and dtype.kind in "iub":
             # Keras would make 1 of 1.7, and of 2**32 + 1 in int32.
@@ -164,7 +213,8 @@ class RowReader:
     def _encode(self, spec: InputSpec, table: Any) -> Any:
         """Return the matrix of a table for the encoder of an input, or the vector of one row."""
         encoder: Any = spec.encoder
-        if keras.ops.is_tensor(table) or (self._is_batch and isinstance(table, np.ndarray)):
+        is_matrix = isinstance(table, np.ndarray) or is_sparse(table)
+        if keras.ops.is_tensor(table) or (self._is_batch and is_matrix):
             return table  # It is encoded already.
         if isinstance(table, dict):
             table = {name: _to_host(column) for name, column in table.items()}
@@ -308,10 +358,26 @@ class RowReader:
         if not self._finite or spec.encoder is not None or np.isfinite(array).all():
             return  # An encoder refuses infinity, and the model replaces NaN.
         rows = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+        raise self._not_finite(spec, array.dtype, rows, len(array))
+
+    def _check_stored(self, spec: InputSpec, matrix: Any) -> Any:
+        """Return a CSR matrix; raise if a value is not finite in the dtype of its input."""
+        if self._finite and matrix.dtype.kind == "f":
+            with np.errstate(all="ignore"):
+                values = matrix.data.astype(spec.host_dtype or _usual_dtype(matrix.data))
+            places = np.flatnonzero(~np.isfinite(values))
+            if len(places):
+                rows = find_rows(matrix, places)
+                raise self._not_finite(spec, values.dtype, rows, matrix.shape[0])
+        return matrix
+
+    def _not_finite(
+        self, spec: InputSpec, dtype: np.dtype[Any], rows: Array, num_rows: int
+    ) -> ValueError:
         received = (
-            f"NaN or infinity in {len(rows)} of {len(array)} rows, the first at index {rows[0]}"
+            f"NaN or infinity in {len(rows)} of {num_rows} rows, the first at index {rows[0]}"
         )
-        raise self._error(f"finite in {array.dtype}", received, spec, NOT_FINITE_HINT)
+        return self._error(f"finite in {dtype}", received, spec, NOT_FINITE_HINT)
 
     def _error(
         self, expected: str, received: str, spec: InputSpec | None = None, hint: str = ""

@@ -13,8 +13,15 @@ from keras_binclf._data.arrangement import arrange_rows, make_arranger
 from keras_binclf._data.forward import Forward, hold
 from keras_binclf._data.heads import check_defined, find_output, select_output
 from keras_binclf._data.labels import check_labels, check_weights
+from keras_binclf._data.sparse import to_dense
 from keras_binclf._data.tables import Array as Array
-from keras_binclf._data.tables import is_dataset, is_frame, read_cardinality, to_array
+from keras_binclf._data.tables import (
+    is_dataset,
+    is_frame,
+    is_sparse,
+    read_cardinality,
+    to_array,
+)
 from keras_binclf._validation import check_integer_at_least
 from keras_binclf.layers import BinaryHead
 
@@ -128,7 +135,7 @@ def _iterate_rows(
     """
     arrange = make_arranger(model, owner, is_batch=True)
     for features, labels, weights in iterate_batches(owner, data, steps):
-        yield arrange(features), labels, weights
+        yield keras.tree.map_structure(to_dense, arrange(features)), labels, weights
 
 
 def _score_batch(
@@ -191,7 +198,7 @@ def iterate_features(owner: str, model: keras.Model, data: Any) -> Iterator[tupl
     """
     arrange = make_arranger(model, owner, is_batch=True)
     for features, _, _ in _unpack_batches(owner, data, None, "Take some of its batches."):
-        yield (arrange(features),)
+        yield (keras.tree.map_structure(to_dense, arrange(features)),)
 
 
 def _unpack_batches(
@@ -222,8 +229,8 @@ def _open(owner: str, data: Any, steps: int | None, unending: str) -> Iterator[A
 
 
 def _to_tensor_or_array(value: Any) -> Any:
-    """Return tensors of the backend and tables unchanged, and anything else as an array."""
-    is_kept = value is None or ops.is_tensor(value) or is_frame(value)
+    """Return tensors of the backend, tables and sparse matrices unchanged, else an array."""
+    is_kept = value is None or ops.is_tensor(value) or is_frame(value) or is_sparse(value)
     return value if is_kept else np.asarray(value)
 
 

@@ -65,6 +65,11 @@ def _is_arrow_frame(value: Any) -> bool:
     return is_table and hasattr(value, "__arrow_c_stream__")
 
 
+def is_sparse(value: Any) -> bool:
+    """Whether `value` is a sparse matrix or array of SciPy."""
+    return hasattr(value, "tocsr") and hasattr(value, "toarray")
+
+
 def is_ragged(value: Any) -> bool:
     """Whether `value` is a tensor whose rows differ in length."""
     return hasattr(value, "row_splits") and hasattr(value, "ragged_rank")
@@ -137,8 +142,8 @@ def _convert(value: Any, name: str, owner: str) -> Array:
     if isinstance(value, np.ndarray):
         return np.asarray(value)  # A masked array without masked values, or a matrix.
     if hasattr(value, "iloc"):
-        return _read_column(value)
-    if hasattr(value, "tocsr") and hasattr(value, "toarray"):
+        return read_column(value)
+    if is_sparse(value):
         return np.asarray(value.toarray())
     expected = f"`{name}` of {owner} must be a rectangular array."
     if is_ragged(value):
@@ -160,7 +165,7 @@ def _stack_columns(frame: Any, name: str, owner: str, allow_text: bool) -> Array
         return np.asarray(frame.to_numpy())
     # pandas may repeat a name.
     items = frame.items() if is_pandas else split_columns(frame).items()
-    columns = [(label, _read_column(column)) for label, column in items]
+    columns = [(label, read_column(column)) for label, column in items]
     wrong = [(label, column) for label, column in columns if column.dtype.kind not in NUMBERS]
     if wrong and allow_text:
         return np.stack([column.astype(object) for _, column in columns], axis=1)
@@ -179,7 +184,7 @@ def _is_uniform(frame: Any) -> bool:
     return kinds == {"b"} or kinds <= set("fiu")
 
 
-def _read_column(column: Any) -> Array:
+def read_column(column: Any) -> Array:
     """Return a column of a table as a vector, with dtype object if it is not numeric."""
     kind = getattr(column.dtype, "kind", "O")
     if isinstance(column, np.ndarray):

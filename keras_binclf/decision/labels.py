@@ -12,6 +12,7 @@ from keras_binclf._data.encoders import list_encoders
 from keras_binclf._data.forward import hold
 from keras_binclf._data.heads import check_defined, choose_head, select_output
 from keras_binclf._data.scored_rows import iterate_features
+from keras_binclf._data.sparse import predict
 from keras_binclf._data.tables import is_dataset, is_empty_dataset
 from keras_binclf.layers import BinaryHead
 
@@ -30,7 +31,10 @@ def predict_labels(
     """Predict labels: 1 where `probability > head.threshold`, else 0.
 
     Use it in place of `model.predict`, which returns probabilities or logits, to apply the
-    threshold that the head holds.
+    threshold that the head holds. Sparse matrices and tables are made dense batch by batch.
+
+    Of the functions that predict with one head or set its weights, one runs at a time: other
+    threads wait. For answers in many threads at once use `Predictor`.
 
     Args:
         model: Keras model with a `BinaryHead` as one of its output layers. A subclassed model must
@@ -71,7 +75,7 @@ def predict_labels(
     with hold(chosen):
         for _ in range(1 if isinstance(x, Iterator) else MAX_TRIES):
             before = _read_weights(chosen)
-            outputs = model.predict(x, batch_size=batch_size, verbose=verbose)
+            outputs = predict(model, x, batch_size, verbose=verbose)
             outputs = select_output(model, chosen, outputs)[:num_rows]
             check_defined(outputs)
             labels = np.asarray(ops.convert_to_numpy(chosen.labels(outputs)))

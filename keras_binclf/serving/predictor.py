@@ -116,15 +116,18 @@ class Predictor:
         Args:
             x: array, table, sparse matrix or list of shape `(n, ...)`; where the model has several
                 inputs, a list or dict of them, or a table that has their names as columns. Without
-                the batch dimension, in all inputs, it is one row.
+                the batch dimension, in all inputs, it is one row. Sparse matrices and tables are
+                made dense as many rows at a time as the largest batch size.
 
         Returns:
             float32 array of the shape that `model.predict` gives, `(n, 1)`; for one row a
             `np.float32`, or an array without the batch dimension where the head emits several
             probabilities a row.
         """
-        rows = self._reader.read(x)
-        probabilities = self._score(rows)
+        parts = []
+        for rows in self._reader.read_in_chunks(x, self.batch_sizes[-1]):
+            parts.append(self._score(rows))
+        probabilities = parts[0] if len(parts) == 1 else np.concatenate(parts)
         check_defined(probabilities)
         if not rows.is_one:
             return probabilities
