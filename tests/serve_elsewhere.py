@@ -4,16 +4,20 @@
 
 Beside each `NAME.npz` with rows, by the names of the inputs, lie artefacts `NAME`, `NAME.onnx`,
 `NAME.tflite`, `NAME.xml` and `NAME.keras`, or some of them. What came of the rows, and what the
-artefact says of itself, go to `ARTEFACT.served.npz`.
+artefact says of itself, go to `ARTEFACT.served.npz`. Rows of a table are its columns; what
+takes them encoded gets the matrix that the lines of docs/production.md make of them.
 """
 
 import json
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
+
+PAGE = Path(__file__).parent.parent / "docs" / "production.md"
 
 
 class NoPackage:
@@ -22,6 +26,25 @@ class NoPackage:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "keras_binclf":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def encode_tables(inputs, notes):
+    """Return the rows with each table of columns as one matrix."""
+    names = {column["name"] for table in notes["tables"].values() for column in table}
+    encoded = {name: rows for name, rows in inputs.items() if name not in names}
+    for name, columns in notes["tables"].items():
+        encoded[name] = load_encode_rows()(inputs, columns)
+    return encoded
+
+
+def load_encode_rows():
+    """Return the function that the page shows, which needs no more than NumPy."""
+    (block,) = re.findall(
+        r"^```python\n([^`]*^def encode_rows.*?)^```", PAGE.read_text(), re.M | re.S
+    )
+    namespace = {}
+    exec(block, namespace)
+    return namespace["encode_rows"]
 
 
 def serve_saved_model(path, inputs):
@@ -49,7 +72,7 @@ def serve_litert(path, inputs):
 
     runner = Interpreter(model_path=str(path)).get_signature_runner()
     notes = json.loads(zipfile.ZipFile(path).read("keras_binclf.json"))
-    return runner(**inputs), notes
+    return runner(**encode_tables(inputs, notes)), notes
 
 
 def serve_openvino(path, inputs):
@@ -57,8 +80,8 @@ def serve_openvino(path, inputs):
 
     model = openvino.Core().read_model(path)
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    found = compiled(inputs)
     notes = {key: json.loads(value.value) for key, value in model.rt_info["keras_binclf"].items()}
+    found = compiled(encode_tables(inputs, notes))
     return {name: found[name] for name in ("probability", "label")}, notes
 
 

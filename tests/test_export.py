@@ -291,6 +291,6 @@ def test_rows_are_made_up_where_the_scaler_expects_them(tmp_path):
     scaler.adapt(np.random.default_rng(0).normal([1e6, -50], [1e3, 0.01], (100, 2)))
     model = zoo.with_random_head(binary_classifier(2, scaler=scaler))
     assert export(model, tmp_path / "model").max_difference <= 1e-6
-    (batch,) = make_up_batches(model, read_inputs(model, "export"), "export")
+    (batch,) = make_up_batches(model, read_inputs(model, "export"), {}, "export")
     rows = batch["features"]
     assert np.std(model.predict(rows, verbose=0)) > 0.05

@@ -233,7 +233,7 @@ def verify(model, sample):
     inputs = read_inputs(model, "export")
     given = None if sample is None else read_sample(inputs, sample, "export")
     inputs = declare_inputs(inputs, model, given, "export")
-    return Verification(model, model.layers[-1], inputs, given, "export")
+    return Verification(model, model.layers[-1], inputs, given, {}, "export")
 
 
 @pytest.mark.parametrize(

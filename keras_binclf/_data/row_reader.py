@@ -207,7 +207,7 @@ class RowReader:
 
     def collect(self, x: Any) -> list[Any]:
         """Return the part of `x` for each input, tables encoded and anything else unchanged."""
-        parts = zip(self.specs, self._collect_parts(x), strict=True)
+        parts = zip(self.specs, self.collect_parts(x), strict=True)
         return [part if spec.encoder is None else self._encode(spec, part) for spec, part in parts]
 
     def _encode(self, spec: InputSpec, table: Any) -> Any:
@@ -224,7 +224,8 @@ class RowReader:
             raise self._error("a table of rows", "one row", spec, "Give a table of one row.")
         return encoder.encode_row(table)[0]
 
-    def _collect_parts(self, x: Any) -> list[Any]:
+    def collect_parts(self, x: Any) -> list[Any]:
+        """Return the part of `x` for each input, unchanged."""
         if len(self.specs) == 1 and self.specs[0].encoder is not None:
             name = self.specs[0].name
             is_named = isinstance(x, dict) and list(x) == [name] and count_dimensions(x[name]) > 1

@@ -281,9 +281,9 @@ class CategoricalEmbedding(FeatureLayer):
         levels = ops.where(
             ops.equal(codes, MISSING), self._gather("missing"), self._gather("unknown")
         )
-        return ops.where(
-            ops.greater_equal(codes, FIRST), ops.add(index, self._gather("first")), levels
-        )
+        # Keras makes `BiasAdd` of a sum whose second part is a vector; LiteRT has no integer one.
+        known = ops.add(self._gather("first"), index)
+        return ops.where(ops.greater_equal(codes, FIRST), known, levels)
 
     def _check_codes(self, codes: Tensor) -> Tensor:
         """Return int32 codes, 1 for everything that is no code of its column."""
@@ -319,7 +319,7 @@ class CategoricalEmbedding(FeatureLayer):
         own = take_columns(levels, columns)
         sizes = [self._columns[i].levels for i in columns]
         starts = make_constant(itertools.accumulate(sizes[:-1], initial=0))
-        vectors = embed(ops.add(ops.maximum(own, 0), starts))
+        vectors = embed(ops.add(starts, ops.maximum(own, 0)))
         if all(self._columns[i].has_rare for i in columns):
             return vectors
         is_known = ops.cast(ops.expand_dims(ops.greater_equal(own, 0), -1), self.compute_dtype)

@@ -14,11 +14,13 @@ import keras
 import numpy as np
 
 from keras_binclf._data.heads import list_heads
-from keras_binclf._data.inputs import ModelInputs, read_inputs
+from keras_binclf._data.inputs import read_inputs
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf.layers import BinaryHead
-from keras_binclf.saving.artefacts._format import Artefact, Batch
+from keras_binclf.saving.artefacts._format import Artefact
 from keras_binclf.saving.artefacts._formats import FORMATS
+from keras_binclf.saving.artefacts._raw_columns import Column
+from keras_binclf.saving.artefacts._served_inputs import Batch, ServedInputs
 from keras_binclf.saving.artefacts._verification import measure_rounding
 
 MODULE = "keras_binclf.saving.artefacts._elsewhere"
@@ -33,7 +35,7 @@ def write_and_run_elsewhere(
     artefact: Artefact,
     model: keras.Model,
     head: BinaryHead,
-    inputs: ModelInputs,
+    inputs: ServedInputs,
     batches: Sequence[Batch],
 ) -> tuple[Outputs, float]:
     """Save the model, and let a process on TensorFlow write the artefact and run it.
@@ -45,7 +47,7 @@ def write_and_run_elsewhere(
         artefact: the artefact to write.
         model: model on another backend.
         head: its head.
-        inputs: its inputs, of known shape and dtype.
+        inputs: inputs of the artefact, of known shape and dtype.
         batches: rows to run the artefact on; may be empty.
 
     Returns:
@@ -62,8 +64,9 @@ def write_and_run_elsewhere(
             np.savez(folder / INPUTS.format(i), **dict[str, Any](batch))
         job = {
             "artefact": {**vars(artefact), "path": str(artefact.path.absolute())},
-            "shapes": [spec.shape for spec in inputs.specs],
-            "dtypes": [spec.dtype for spec in inputs.specs],
+            "shapes": [spec.shape for spec in inputs.inputs.specs],
+            "dtypes": [spec.dtype for spec in inputs.inputs.specs],
+            "columns": {name: list(map(vars, each)) for name, each in inputs.columns.items()},
             "head": [own is head for own in list_heads(model)].index(True),
             "modules": _list_modules(model),
             "num_batches": len(batches),
@@ -115,20 +118,23 @@ def main(folder: Path) -> None:
         importlib.import_module(name)
     model = keras.models.load_model(folder / MODEL, compile=False)
     head = list_heads(model)[job["head"]]
-    inputs = read_inputs(model, "export").declare(job["shapes"], job["dtypes"])
+    declared = read_inputs(model, "export").declare(job["shapes"], job["dtypes"])
+    columns = {name: tuple(Column(**one) for one in each) for name, each in job["columns"].items()}
+    inputs = ServedInputs(declared, columns)
     given = job["artefact"]
     artefact = Artefact(**{**given, "path": Path(given["path"])})
     batches = [dict(np.load(folder / INPUTS.format(i))) for i in range(job["num_batches"])]
     for i, outputs in enumerate(write_and_run(artefact, model, head, inputs, batches)[0]):
         np.savez(folder / OUTPUTS.format(i), **outputs)
-    np.save(folder / ROUNDING, measure_rounding(model, head, inputs, batches))
+    encoded = [inputs.encode_batch(batch) for batch in batches]
+    np.save(folder / ROUNDING, measure_rounding(model, head, declared, encoded))
 
 
 def write_and_run(
     artefact: Artefact,
     model: keras.Model,
     head: BinaryHead,
-    inputs: ModelInputs,
+    inputs: ServedInputs,
     batches: Sequence[Batch],
 ) -> tuple[Outputs, float]:
     """As `write_and_run_elsewhere`, in this process, of a model on TensorFlow."""

@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
 
-from keras_binclf._data.inputs import ModelInputs
 from keras_binclf.layers import BinaryHead
-
-Batch = Mapping[str, np.ndarray[Any, Any]]
-"""Rows: one array for each input of the model, by name."""
+from keras_binclf.saving.artefacts._served_inputs import Batch, ServedInputs
 
 OUTPUTS = ("probability", "label")
 METADATA = "keras_binclf.json"
@@ -51,6 +47,8 @@ class Format(abc.ABC):
         quantizations: the kinds of quantization that it offers.
         has_text: whether its inputs can be text.
         has_separate_names: whether an input can have the name of an output.
+        takes_columns: whether it looks words up, so that its inputs are the columns of a table
+            where the model has an encoder for it; else it takes the encoded table.
     """
 
     name: ClassVar[str]
@@ -62,10 +60,11 @@ class Format(abc.ABC):
     quantizations: ClassVar[tuple[str, ...]] = ()
     has_text: ClassVar[bool] = True
     has_separate_names: ClassVar[bool] = True
+    takes_columns: ClassVar[bool] = False
 
     @abc.abstractmethod
     def write(
-        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ModelInputs
+        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ServedInputs
     ) -> None:
         """Write an artefact with the outputs `probability` and `label`.
 
@@ -73,7 +72,7 @@ class Format(abc.ABC):
             artefact: path, metadata and quantization.
             model: model on the TensorFlow backend.
             head: its head.
-            inputs: its inputs.
+            inputs: inputs of the artefact.
         """
 
     @abc.abstractmethod

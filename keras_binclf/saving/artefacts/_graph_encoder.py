@@ -16,7 +16,8 @@ from keras_binclf.saving.artefacts._raw_columns import Column
 MISSING, UNKNOWN, RARE, FIRST = 0, 1, 2, 3
 """Codes of categories in the matrix; that of the category with index i is `FIRST + i`. Rare words
 are not in the schema: where there were some, all that are not listed have their code."""
-BLANKS = ["", *(" " * length for length in range(1, 9)), "\t", "\n", "\r\n"]
+SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]
+BLANKS = ["", *SPACES, "\r\n", *(" " * length for length in range(2, 9))]
 """Text that is missing: a graph cannot strip it, so these are listed."""
 NUM_FREE_LETTERS = 6
 """Words up to this length are listed in each case of each letter: 64 at most."""
@@ -102,7 +103,9 @@ def _find_other_code(schema: Any) -> int:
 
 def _match(values: Tensor, categories: Sequence[float], other: int) -> Tensor:
     """Return the codes of categories that are numbers, and `other` for all other numbers."""
-    is_same = ops.equal(values[:, None], ops.convert_to_tensor([categories], "float64"))
+    is_same = ops.equal(
+        values[:, None], ops.convert_to_tensor([list(map(float, categories))], "float64")
+    )
     steps = ops.arange(FIRST - other, FIRST - other + len(categories))
     found = other + ops.matmul(_to_float32(is_same), _to_float32(steps))
     return ops.where(ops.isnan(values), float(MISSING), found)

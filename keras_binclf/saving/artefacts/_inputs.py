@@ -1,5 +1,6 @@
 """The inputs of the model as inputs of an artefact: known, and possible in its format."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -8,6 +9,8 @@ import numpy as np
 from keras_binclf._data.inputs import ModelInputs
 from keras_binclf.saving.artefacts._format import OUTPUTS, Format
 from keras_binclf.saving.artefacts._formats import FORMATS
+from keras_binclf.saving.artefacts._raw_columns import list_columns
+from keras_binclf.saving.artefacts._served_inputs import ServedInputs
 
 Array = np.ndarray[Any, Any]
 
@@ -43,7 +46,18 @@ def declare_inputs(
     return declared
 
 
-def check_inputs(inputs: ModelInputs, target: Format, owner: str) -> None:
+def serve_inputs(inputs: ModelInputs, target: Format) -> ServedInputs:
+    """Return the inputs of an artefact: of the model, with columns where the format takes them."""
+    if not target.takes_columns:
+        return ServedInputs(inputs, {})
+    taken = [spec.name for spec in inputs.specs if spec.encoder is None]
+    taken += [] if target.has_separate_names else OUTPUTS
+    simple = [target.simplify_name(name) for name in taken]
+    columns = list_columns(inputs, target.simplify_name, simple)
+    return ServedInputs(inputs, columns)
+
+
+def check_inputs(inputs: ServedInputs, target: Format, owner: str) -> None:
     """Raise `ValueError` for inputs that a format cannot have, with the formats that can."""
     clash = _find_clash(inputs, target)
     if clash is not None:
@@ -62,7 +76,19 @@ def check_inputs(inputs: ModelInputs, target: Format, owner: str) -> None:
         )
 
 
-def _find_clash(inputs: ModelInputs, target: Format) -> tuple[str, str] | None:
+def check_tables(
+    inputs: ServedInputs, tables: Mapping[str, Any], target: Format, owner: str
+) -> None:
+    """Raise `TypeError` for rows that are encoded already, where the artefact takes columns."""
+    for name in inputs.columns:
+        if keras.ops.is_tensor(tables[name]):
+            raise TypeError(
+                f"`sample` of {owner} must be a table for input {name!r}, since {target.name!r} "
+                "takes its columns. Received: a tensor of encoded rows."
+            )
+
+
+def _find_clash(inputs: ServedInputs, target: Format) -> tuple[str, str] | None:
     """Return an input, and another input or an output that has the same name in a format."""
     taken = {}
     if not target.has_separate_names:

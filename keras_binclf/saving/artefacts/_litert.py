@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 
-from keras_binclf._data.inputs import ModelInputs
 from keras_binclf.layers import BinaryHead
-from keras_binclf.saving.artefacts._format import METADATA, Artefact, Batch, Format
+from keras_binclf.saving.artefacts._format import METADATA, Artefact, Format
 from keras_binclf.saving.artefacts._saved_model import save
+from keras_binclf.saving.artefacts._served_inputs import Batch, ServedInputs
 
 
 class LiteRT(Format):
@@ -31,7 +31,7 @@ class LiteRT(Format):
     quantizations = ("float16", "dynamic_range")
 
     def write(
-        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ModelInputs
+        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ServedInputs
     ) -> None:
         """Convert a SavedModel, with the metadata in a zip archive appended to the model."""
         import tensorflow as tf

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_binclf._data.inputs import ModelInputs
 from keras_binclf.layers import BinaryHead
-from keras_binclf.saving.artefacts._format import Artefact, Batch, Format
+from keras_binclf.saving.artefacts._format import Artefact, Format
+from keras_binclf.saving.artefacts._served_inputs import Batch, ServedInputs
 from keras_binclf.saving.artefacts._serving_function import make_function
 
 LOOKUP = "LookupTableFindV2"
@@ -30,15 +30,16 @@ class ONNX(Format):
     tolerance = 1e-5
     # A graph has one name for each of its values.
     has_separate_names = False
+    takes_columns = True
 
     def write(
-        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ModelInputs
+        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ServedInputs
     ) -> None:
         """Convert the function, with the metadata as JSON strings in `metadata_props`."""
         import onnx
         import tf2onnx
 
-        function = make_function(model, head, inputs)
+        function, _ = make_function(model, head, inputs)
         graph = function.get_concrete_function().graph
         captures = {inner.name: outer for outer, inner in graph.captures}
         tables = _read_tables(graph, captures)

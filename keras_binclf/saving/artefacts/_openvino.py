@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
-from keras_binclf._data.inputs import ModelInputs
 from keras_binclf.layers import BinaryHead
-from keras_binclf.saving.artefacts._format import Artefact, Batch, Format
+from keras_binclf.saving.artefacts._format import Artefact, Format
 from keras_binclf.saving.artefacts._saved_model import save
+from keras_binclf.saving.artefacts._served_inputs import Batch, ServedInputs
 
 
 class OpenVINO(Format):
@@ -29,7 +29,7 @@ class OpenVINO(Format):
     has_separate_names = False
 
     def write(
-        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ModelInputs
+        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ServedInputs
     ) -> None:
         """Convert a SavedModel, with the metadata as JSON strings in `rt_info`."""
         import openvino

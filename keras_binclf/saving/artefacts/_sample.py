@@ -1,6 +1,6 @@
 """The rows on which an artefact is compared: given, made up, or in other sizes than given."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -10,7 +10,8 @@ from keras_binclf._data.inputs import InputSpec, ModelInputs
 from keras_binclf._data.row_reader import RowReader
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._validation import error_message
-from keras_binclf.saving.artefacts._format import Batch
+from keras_binclf.saving.artefacts._made_up_table import make_up_table
+from keras_binclf.saving.artefacts._served_inputs import Batch
 
 Array = np.ndarray[Any, Any]
 
@@ -41,6 +42,20 @@ def read_sample(inputs: ModelInputs, sample: Any, owner: str) -> list[Array]:
     return rows.arrays
 
 
+def read_tables(inputs: ModelInputs, sample: Any, owner: str) -> dict[str, Any]:
+    """Return the table for each encoder of a model, by input: from the sample, or made up."""
+    if sample is None:
+        random = np.random.default_rng(0)
+        return {
+            spec.name: make_up_table(spec.encoder, NUM_ROWS, random)
+            for spec in inputs.specs
+            if spec.encoder is not None
+        }
+    parts = RowReader(inputs, owner, "sample").collect_parts(sample)
+    pairs = zip(inputs.specs, parts, strict=True)
+    return {spec.name: part for spec, part in pairs if spec.encoder is not None}
+
+
 def name_rows(inputs: ModelInputs, given: list[Array]) -> dict[str, Array]:
     """Return rows by the names of their inputs, in the dtypes of these."""
     pairs = zip(inputs.specs, given, strict=True)
@@ -56,13 +71,14 @@ def _convert(rows: Array, spec: InputSpec) -> Array:
 
 
 def make_up_batches(
-    model: keras.Model, inputs: ModelInputs, owner: str
+    model: keras.Model, inputs: ModelInputs, tables: Mapping[str, Any], owner: str
 ) -> Iterator[dict[str, Array]]:
     """Yield random rows, in several sizes if the model takes any.
 
     Args:
         model: built Keras model.
         inputs: its inputs.
+        tables: a table for each encoder, by input.
         owner: name of the public function, for messages.
 
     Raises:
@@ -74,6 +90,9 @@ def make_up_batches(
     for size in SIZES[: 1 if has_sizes else None]:
         batch = {}
         for spec in inputs.specs:
+            if spec.encoder is not None:
+                batch[spec.name] = spec.encoder.encode(tables[spec.name])[:num_rows]
+                continue
             sizes = [size if known is None else known for known in spec.shape or ()]
             batch[spec.name] = _make_up(spec, (num_rows, *sizes), model, owner, random)
         yield batch

@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 
-from keras_binclf._data.inputs import ModelInputs
 from keras_binclf.layers import BinaryHead
-from keras_binclf.saving.artefacts._format import METADATA, Artefact, Batch, Format
+from keras_binclf.saving.artefacts._format import METADATA, Artefact, Format
+from keras_binclf.saving.artefacts._served_inputs import Batch, ServedInputs
 from keras_binclf.saving.artefacts._serving_function import make_function
 
 ENDPOINT = "serve"
@@ -27,9 +27,10 @@ class SavedModel(Format):
     name = "tf_saved_model"
     suffix = ""
     tolerance = 1e-6
+    takes_columns = True
 
     def write(
-        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ModelInputs
+        self, artefact: Artefact, model: keras.Model, head: BinaryHead, inputs: ServedInputs
     ) -> None:
         """Write a SavedModel, with the metadata among its extra assets."""
         save(artefact.path, model, head, inputs)
@@ -52,13 +53,16 @@ class SavedModel(Format):
         return simple if simple[0].isalpha() else f"arg_{simple}"
 
 
-def save(path: Path, model: keras.Model, head: BinaryHead, inputs: ModelInputs) -> None:
+def save(path: Path, model: keras.Model, head: BinaryHead, inputs: ServedInputs) -> None:
     """Write a SavedModel without metadata."""
     names = [spec.name for spec in inputs.specs]
     real = dict(zip(_make_plain_names(names), names, strict=True))
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(ENDPOINT, make_function(model, head, inputs, list(real)))
+    function, tables = make_function(model, head, inputs, list(real))
+    for table in tables:
+        archive.track(table)
+    archive.add_endpoint(ENDPOINT, function)
     archive.write_out(str(path), verbose=False)
     changed = {plain: name for plain, name in real.items() if plain != name}
     if changed:

@@ -7,19 +7,21 @@ import keras
 from keras import ops
 
 from keras_binclf._data.heads import select_tensor
-from keras_binclf._data.inputs import ModelInputs
 from keras_binclf.layers import BinaryHead
+from keras_binclf.saving.artefacts._served_inputs import ServedInputs
 
 
 def make_function(
-    model: keras.Model, head: BinaryHead, inputs: ModelInputs, names: Sequence[str] | None = None
-) -> Any:
-    """Return a `tf.function` of the model's inputs that gives `probability` and `label`.
+    model: keras.Model, head: BinaryHead, inputs: ServedInputs, names: Sequence[str] | None = None
+) -> tuple[Any, list[Any]]:
+    """Return a `tf.function` of the inputs that gives `probability` and `label`.
+
+    And the tables in which it looks words up, which whoever saves it must track.
 
     Args:
         model: model on the TensorFlow backend.
         head: its head.
-        inputs: its inputs.
+        inputs: inputs of the artefact.
         names: names of the arguments, in the order of the inputs; None for those of the inputs.
     """
     import tensorflow as tf
@@ -30,10 +32,13 @@ def make_function(
         for spec, name in zip(inputs.specs, names, strict=True)
     ]
 
+    encoders = inputs.make_encoders()
+
     @tf.function(input_signature=signature)
     def serve(*tensors: Any) -> dict[str, Any]:
-        output = select_tensor(model, head, inputs.call(model, tensors))
+        encoded = inputs.encode(encoders, tensors)
+        output = select_tensor(model, head, inputs.inputs.call(model, encoded))
         probability = ops.cast(head.probabilities(output), "float32")
         return {"probability": probability, "label": head.labels(output)}
 
-    return serve
+    return serve, [table for encoder in encoders.values() for table in encoder.tables]

@@ -10,7 +10,7 @@ import numpy as np
 from keras_binclf._data.heads import select_tensor
 from keras_binclf._data.inputs import ModelInputs
 from keras_binclf.layers import BinaryHead
-from keras_binclf.saving.artefacts._format import Batch, Format
+from keras_binclf.saving.artefacts._format import Format
 from keras_binclf.saving.artefacts._inputs import TEXT
 from keras_binclf.saving.artefacts._sample import (
     double_size,
@@ -20,6 +20,7 @@ from keras_binclf.saving.artefacts._sample import (
     resize_batch,
     shorten_size,
 )
+from keras_binclf.saving.artefacts._served_inputs import Batch
 
 Array = np.ndarray[Any, Any]
 
@@ -58,6 +59,7 @@ class Verification:
         head: its head.
         inputs: its inputs.
         given: rows, one array for each input, or None to make them up.
+        tables: a table for each encoder, by input: of the rows, or made up.
         owner: name of the public function, for messages.
 
     Raises:
@@ -70,12 +72,13 @@ class Verification:
         head: BinaryHead,
         inputs: ModelInputs,
         given: list[Array] | None,
+        tables: Mapping[str, Any],
         owner: str,
     ) -> None:
         self.model, self.head, self.inputs, self.owner = model, head, inputs, owner
         self._check_text()
         if given is None:
-            self.batches = list(make_up_batches(model, inputs, owner))
+            self.batches = list(make_up_batches(model, inputs, tables, owner))
             self.answers = [self._answer_made_up(batch) for batch in self.batches]
         else:
             self.batches = [name_rows(inputs, given)]

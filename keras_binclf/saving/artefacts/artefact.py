@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_binclf._data.heads import choose_head
-from keras_binclf._data.inputs import ModelInputs, read_inputs
+from keras_binclf._data.inputs import read_inputs
 from keras_binclf._validation import check_bool, check_choice, error_message, suggest_nearest
 from keras_binclf._version import __version__
 from keras_binclf.layers import BinaryHead
@@ -17,11 +18,15 @@ from keras_binclf.saving.artefacts._format import Artefact, Format
 from keras_binclf.saving.artefacts._formats import FORMATS
 from keras_binclf.saving.artefacts._inputs import (
     check_inputs,
+    check_tables,
     declare_inputs,
     join,
+    serve_inputs,
     suggest_way_out,
 )
-from keras_binclf.saving.artefacts._sample import read_sample
+from keras_binclf.saving.artefacts._raw_columns import list_tables
+from keras_binclf.saving.artefacts._sample import read_sample, read_tables
+from keras_binclf.saving.artefacts._served_inputs import Batch, ServedInputs
 from keras_binclf.saving.artefacts._verification import Verification, shorten
 from keras_binclf.saving.replacing import write_and_replace
 
@@ -93,6 +98,11 @@ def export(
     | `"litert"` | `.tflite` | LiteRT | `keras_binclf.json` in a zip archive behind the model |
     | `"openvino"` | `.xml`, and `.bin` beside it | OpenVINO | `rt_info`, each as JSON |
 
+    In place of the table of a `TabularEncoder`, SavedModel and ONNX take its columns, each as an
+    input of shape `(n,)` by its name: words as strings, everything else as float64, dates as days
+    since 1970-01-01 in UTC; a gap is empty text or NaN. The others take the encoded table. The
+    metadata holds the schema, by which rows are encoded without this package.
+
     TensorFlow writes all formats. A model on JAX or PyTorch is saved, and written by another Python
     process, which takes some seconds; your own classes in it must be registered with Keras, in a
     module that can be imported.
@@ -118,8 +128,8 @@ def export(
         format: a format of the table. Defaults to `"tf_saved_model"`.
         head: name or path of the head, or the head itself, where the model has several. Defaults
             to `None`.
-        sample: rows to compare on, as `model.predict` takes them, needed where an input is text;
-            `None` for random ones. Defaults to `None`.
+        sample: rows to compare on, as `model.predict` takes them, or a table where the model holds
+            an encoder; needed where an input is text; `None` for random ones. Defaults to `None`.
         verify: bool, whether to run and compare the artefact. Defaults to `True`.
         quantization: a quantization of the table, for `"litert"` only, or `None`. Defaults to
             `None`.
@@ -133,7 +143,7 @@ def export(
         OSError: if its folder cannot be written.
         RuntimeError: if the format cannot express the model, and if the artefact gives other
             numbers than the model; nothing is left behind.
-        TypeError: if `model` is no Keras model.
+        TypeError: if `model` is no Keras model, and for encoded rows where columns go in.
         ValueError: for an unknown format or quantization, a path without the format's suffix, a
             model without exactly one head, one that was never built, an input that the format
             cannot have, and a sample that is empty or does not fit the inputs.
@@ -168,13 +178,19 @@ def export(
     inputs = read_inputs(model, OWNER)
     given = None if sample is None else read_sample(inputs, sample, OWNER)
     inputs = declare_inputs(inputs, model, given, OWNER)
-    check_inputs(inputs, spec, OWNER)
+    served = serve_inputs(inputs, spec)
+    check_inputs(served, spec, OWNER)
     _check_packages(spec, verify)
-    verification = Verification(model, chosen, inputs, given, OWNER) if verify else None
-    notes = _make_notes(model, chosen, inputs, quantization)
+    verification, batches = None, []
+    if verify:
+        tables = read_tables(inputs, sample, OWNER)
+        check_tables(served, tables, spec, OWNER)
+        verification = Verification(model, chosen, inputs, given, tables, OWNER)
+        batches = [served.name_columns(batch, tables) for batch in verification.batches]
+    notes = _make_notes(model, chosen, served, quantization)
     with write_and_replace(path, OWNER) as place:
         artefact = Artefact(format, place, notes, quantization)
-        return _write(artefact, path, model, chosen, inputs, verification)
+        return _write(artefact, path, model, chosen, served, verification, batches)
 
 
 def _check_format(format: Any, path: Path) -> Format:
@@ -215,9 +231,14 @@ def _check_packages(spec: Format, verify: bool) -> None:
 
 
 def _make_notes(
-    model: keras.Model, head: BinaryHead, inputs: ModelInputs, quantization: str | None
+    model: keras.Model, head: BinaryHead, inputs: ServedInputs, quantization: str | None
 ) -> dict[str, Any]:
     """Return the metadata."""
+    columns = {
+        column.input: {"table": table, "column": column.schema["name"]}
+        for table, each in inputs.columns.items()
+        for column in each
+    }
     return {
         "keras_binclf": __version__,
         "threshold": head.threshold,
@@ -225,8 +246,10 @@ def _make_notes(
         "model": model.name,
         "inputs": {
             spec.name: {"shape": (None, *(spec.shape or ())), "dtype": spec.dtype}
+            | columns.get(spec.name, {})
             for spec in inputs.specs
         },
+        "tables": list_tables(inputs.inputs),
         "quantization": quantization,
         "rule": "label is 1 where probability > threshold, else 0",
     }
@@ -237,20 +260,19 @@ def _write(
     path: Path,
     model: keras.Model,
     head: BinaryHead,
-    inputs: ModelInputs,
+    inputs: ServedInputs,
     verification: Verification | None,
+    batches: Sequence[Batch],
 ) -> Exported:
     """Write the artefact, compare it with the model, and return the result for `path`."""
     is_tensorflow = keras.backend.backend() == "tensorflow"
     write = write_and_run if is_tensorflow else write_and_run_elsewhere
     try:
-        outputs, rounding = write(
-            artefact, model, head, inputs, verification.batches if verification else []
-        )
+        outputs, rounding = write(artefact, model, head, inputs, batches)
     except Exception as error:
         raise RuntimeError(
             f"{OWNER} could not write {model.name!r} as {artefact.format!r}: {shorten(error)}"
-            f"{suggest_way_out(inputs)}"
+            f"{suggest_way_out(inputs.inputs)}"
         ) from error
     if verification is None:
         return Exported(path, artefact.format, 0, None, None)
