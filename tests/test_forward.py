@@ -1,10 +1,13 @@
 """Steps that a Keras mask hides, logits of one head, and the lock of a head."""
 
+import gc
 import threading
+import weakref
 
 import keras
 import numpy as np
 import pytest
+from zoo import with_random_head
 
 from keras_binclf import (
     BinaryHead,
@@ -16,6 +19,7 @@ from keras_binclf import (
 )
 from keras_binclf._data.forward import Forward, hides_steps, hold
 from keras_binclf._data.heads import list_heads
+from keras_binclf._data.readers import ATTRIBUTE, get_reader
 from keras_binclf.layers.emission import emit_logits
 
 RANDOM = np.random.default_rng(0)
@@ -256,3 +260,101 @@ def test_predict_step_of_the_model_is_kept(function, is_dataset):
         rows = ([(x, y)],) if is_dataset else (x, y)
         found.append(function(model, *rows, **options))
     assert repr(found[0]) == repr(found[1])
+
+
+def count_traces(model):
+    """Count how often the outputs of a model are traced, in a layer after its first."""
+    traces = []
+    layer = model.layers[-2]
+    inner = layer.call
+
+    def call(*args, **kwargs):
+        traces.append(1)
+        return inner(*args, **kwargs)
+
+    layer.call = call
+    return traces
+
+
+@pytest.fixture(scope="module")
+def counted():
+    model, x, _ = make(functional)
+    return model, x, count_traces(model)
+
+
+is_compiled = pytest.mark.skipif(keras.backend.backend() == "torch", reason="runs eagerly")
+
+
+@is_compiled
+def test_masked_models_are_traced_once(counted):
+    model, x, traces = counted
+    tune_threshold(model, x, Y)
+    first = len(traces)
+    assert first > 0
+    for score in ("mcc", "recall"):
+        tune_threshold(model, x, Y, score=score)
+    model.set_weights(model.get_weights())
+    tune_threshold(model, x, Y)
+    assert len(traces) == first
+
+
+@is_compiled
+def test_calibration_traces_once(counted):
+    model, x, traces = counted
+    labels = follow(model, x)
+    calibrate(model, x, labels, method="platt")
+    first = len(traces)
+    calibrate(model, x, labels, method="platt")
+    assert len(traces) == first
+
+
+@pytest.mark.parametrize("change", ["layer", "head", "eager"])
+def test_changed_models_are_read_anew(change):
+    inputs = keras.Input((6, 3))
+    hidden = keras.layers.Rescaling(1.0)(keras.layers.Masking()(inputs))
+    model = with_random_head(keras.Model(inputs, BinaryHead()(hidden)))
+    x, head = X, find_head(model)
+    before = Forward(model, head).predict(x, verbose=0)[0]
+    if change == "layer":
+        next(i for i in model.layers if hasattr(i, "scale")).scale = 3.0
+    elif change == "head":
+        head.activation = None
+    else:
+        model.run_eagerly = True
+    after, mask = Forward(model, head).predict(x, verbose=0)
+    expected = keras.Model(model.inputs, model.outputs).predict(x, verbose=0)
+    np.testing.assert_allclose(after, expected, rtol=1e-5)
+    np.testing.assert_array_equal(mask, KEEP)
+    assert np.allclose(after, before) == (change == "eager")
+
+
+def test_compiling_reads_a_model_anew():
+    """As Keras traces anew then, also for layers whose settings it does not know."""
+    model, _, head = make(functional)
+    reader = get_reader(model, head, False)
+    assert get_reader(model, head, False) is reader
+    assert get_reader(model, head, True) is not reader
+    model.compile("sgd")
+    assert get_reader(model, head, False) is not reader
+
+
+def test_readers_leave_no_trace_in_copies_and_files(tmp_path):
+    model, x, head = make(functional)
+    Forward(model, head).predict(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    for copy in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+    ):
+        assert ATTRIBUTE not in vars(copy)
+        assert len(copy.layers) == len(model.layers)
+
+
+def test_readers_are_freed_with_their_model():
+    model, x, head = make(functional)
+    Forward(model, head).predict(x, verbose=0)
+    reader = weakref.ref(get_reader(model, head, False))
+    del model, head
+    keras.utils.clear_session(free_memory=True)
+    gc.collect()
+    assert reader() is None

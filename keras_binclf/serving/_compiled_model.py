@@ -15,15 +15,12 @@ from keras import ops
 from keras_binclf._data.heads import select_tensor
 from keras_binclf._data.inputs import ModelInputs
 from keras_binclf._data.tables import Array
-from keras_binclf._layer_state import iterate_layers
+from keras_binclf._layer_state import iterate_layers, list_parts
 from keras_binclf._validation import Tensor
 from keras_binclf.layers import BinaryHead
 
 Run = Callable[[list[Array]], Array]
 """Takes the arrays of a batch and returns its probabilities."""
-
-ADAPTED = ("mean", "variance", "bin_boundaries")
-"""Attributes of Keras's preprocessing layers that hold adapted statistics beside the weights."""
 
 # One trace at a time in a process: while they trace, Keras and the backends use global state.
 _TRACING = threading.RLock()
@@ -183,25 +180,6 @@ class CompiledModel:
                 "that holds it. Predict when that is done, or with a Predictor of that model."
             )
         return values
-
-
-def list_parts(layers: list[keras.Layer]) -> list[Any]:
-    """Return the objects that a compiled function captured and a change of the model replaces.
-
-    Those are the variables and sublayers of each layer, and the statistics that `adapt` or the
-    loading of a file replaces without a variable.
-    """
-    # The public properties collect these from all sublayers, which takes ten times as long.
-    parts = [
-        part
-        for layer in layers
-        for tracked in (layer._trainable_variables, layer._non_trainable_variables, layer._layers)
-        for part in tracked
-    ]
-    for layer in layers:
-        if isinstance(layer, keras.layers.Normalization | keras.layers.Discretization):
-            parts += [getattr(layer, name, None) for name in ADAPTED]
-    return parts
 
 
 def _supports_xla(layers: list[keras.Layer]) -> bool:
