@@ -89,6 +89,9 @@ def serve_keras(path, inputs):
     import keras
 
     model = keras.models.load_model(path)
+    schema = path.with_suffix(".json")
+    if schema.exists():
+        inputs = encode_tables(inputs, {"tables": json.loads(schema.read_text("utf-8"))})
     (only,) = inputs.values() if len(inputs) == 1 else (dict(inputs),)
     return model.predict(only, verbose=0), {}
 

@@ -1,14 +1,23 @@
 """Models of our layers as models of Keras's own layers."""
 
 import functools
+import json
 
 import keras
 import numpy as np
 import pytest
 import serve_elsewhere
 import zoo
+from tabular import make_table
 
-from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head, to_core_layers
+from keras_binclf import (
+    BinaryHead,
+    MLPBlock,
+    TabularEncoder,
+    binary_classifier,
+    find_head,
+    to_core_layers,
+)
 from keras_binclf._layer_state import iterate_layers
 from keras_binclf._registry import REGISTERED
 
@@ -147,6 +156,25 @@ def test_with_labels_it_loads_where_the_package_is_not(served, make):
     assert np.abs(probability - threshold).min() > 1e-5
     assert set(found["label"].flat) == {0, 1}
     np.testing.assert_array_equal(found["label"], probability > threshold)
+
+
+def test_schema_stands_beside_the_layers(tmp_path):
+    """A model of two inputs, of which one takes a table: its columns, by the name of that input."""
+    table = make_table(50)
+    encoder = TabularEncoder()
+    encoder.adapt(table)
+    inputs = [keras.Input((encoder.num_encoded,), name="people"), keras.Input((2,), name="other")]
+    merged = keras.layers.Concatenate()([encoder(inputs[0]), inputs[1]])
+    model = keras.Model(inputs, BinaryHead()(merged))
+    path = tmp_path / "columns.json"
+    path.write_text("of an earlier model")
+    core = to_core_layers(model, schema_path=path)
+    schemas = json.loads(path.read_text("utf-8"))
+    assert schemas == {"people": encoder.get_config()["columns"]}
+    # Whoever has the package can make the encoder again.
+    again = TabularEncoder(columns=schemas["people"])
+    x = [again.encode(table), np.ones((50, 2), "float32")]
+    np.testing.assert_allclose(core.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
 
 
 class Holder(keras.layers.Layer):

@@ -11,7 +11,13 @@ import zoo
 from tabular import make_table
 from test_export import AVAILABLE, SUFFIXES, cut_between_scores
 
-from keras_binclf import BinaryHead, TabularEncoder, binary_classifier, predict_labels
+from keras_binclf import (
+    BinaryHead,
+    TabularEncoder,
+    binary_classifier,
+    predict_labels,
+    to_core_layers,
+)
 from keras_binclf._data.inputs import read_inputs
 from keras_binclf.saving import export
 from keras_binclf.saving.artefacts._formats import FORMATS
@@ -96,6 +102,8 @@ def served(model, table, tmp_path_factory):
         # In another order, and with columns that are not used.
         sample = table[table.columns[::-1]]
         found[kind] = export(model, folder / f"table{SUFFIXES[kind]}", kind, sample=sample)
+    core = to_core_layers(model, labels=True, schema_path=folder / "table.json")
+    core.save(folder / "table.keras")
     np.savez(folder / "table.npz", **read_columns(table))
     zoo.run_python(serve_elsewhere.__file__, folder, backend="tensorflow", cwd=folder)
     return folder, found
@@ -114,6 +122,11 @@ def test_raw_columns_give_the_labels_of_the_model(served, model, encoder, table,
     assert 0.2 < labels.mean() < 0.8
     assert exported[format].num_rows == len(table)
     assert exported[format].num_disagreements == 0
+
+
+def test_core_layers_with_their_schema_give_the_labels_of_the_model(served, model, table):
+    outputs = np.load(served[0] / "table.keras.served.npz")
+    np.testing.assert_array_equal(outputs["label"], predict_labels(model, table))
 
 
 @pytest.mark.parametrize("format", KINDS)

@@ -134,6 +134,15 @@ def find_inputs(model: keras.Model) -> ModelInputs | None:
         return None
 
 
+def list_schemas(inputs: ModelInputs) -> dict[str, list[dict[str, Any]]]:
+    """Return the columns of each table that a model takes as JSON, by the name of its input."""
+    return {
+        spec.name: [column.to_dict() for column in spec.encoder.columns or ()]
+        for spec in inputs.specs
+        if spec.encoder is not None
+    }
+
+
 def _add_encoders(model: keras.Model, inputs: ModelInputs) -> ModelInputs:
     """Return the inputs with the encoder that each feeds."""
     if not list_encoders(model):

@@ -1,5 +1,7 @@
 """Conversion of a classifier into an equal model of Keras's own layers."""
 
+import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -7,36 +9,48 @@ import keras
 from keras import ops
 
 from keras_binclf._data.heads import find_output
+from keras_binclf._data.inputs import list_schemas, read_inputs
 from keras_binclf._layer_state import copy_state, iterate_layers
 from keras_binclf._registry import REGISTERED
-from keras_binclf._validation import Tensor, check_bool
+from keras_binclf._validation import Tensor, check_bool, error_message
 from keras_binclf.decision import find_head
+from keras_binclf.saving.replacing import write_and_replace
 
 OWNER = "to_core_layers"
 EXPORT = "`keras_binclf.export` writes any model for projects without this package."
 
 
-def to_core_layers(model: keras.Model, *, labels: bool = False) -> keras.Model:
+def to_core_layers(
+    model: keras.Model,
+    *,
+    labels: bool = False,
+    schema_path: str | os.PathLike[str] | None = None,
+) -> keras.Model:
     """Return an equal model made of `keras.layers` only, which loads without this package.
 
     Each `MLPBlock` becomes dense, normalization, activation, dropout and add layers, and each
     `BinaryHead` a `keras.layers.Dense` of one unit. Weights are copied. The compilation, the class
-    names and, unless `labels`, the threshold are left out.
+    names and, unless `labels`, the threshold are left out. A `TabularEncoder` becomes layers and
+    operations that take the encoded table; which columns that has is left to `schema_path`.
 
     Args:
         model: built functional or Sequential model, which may contain models and wrappers.
         labels: bool, whether the new model returns a dict of `"probability"` and `"label"`, where
             the label is 1 if the probability is above the head's threshold, else 0. The threshold
             is a constant of the new model. Defaults to `False`.
+        schema_path: where to write the columns of each table that the model takes, as JSON by the
+            name of the model's input; over an earlier file. `None` writes none. Defaults to `None`.
 
     Returns:
         An uncompiled `keras.Model` with the inputs of `model`, and its outputs unless `labels`.
 
     Raises:
-        TypeError: if `model` is not a Keras model.
+        OSError: if the folder of `schema_path` cannot be written.
+        TypeError: if `model` is not a Keras model, or `schema_path` no path.
         ValueError: for a subclassed model, a model that is not built, a layer of this package
             inside a layer that cannot be taken apart, a class derived from a layer of this package,
-            and with `labels` for a model without exactly one head.
+            with `labels` for a model without exactly one head, and with `schema_path` for one
+            without a `TabularEncoder`.
 
     Example:
 
@@ -58,11 +72,16 @@ def to_core_layers(model: keras.Model, *, labels: bool = False) -> keras.Model:
     """
     check_bool(labels, "labels", OWNER)
     _check_model(model)
+    schemas = None if schema_path is None else _list_schemas(model, schema_path)
     converter = _Converter()
     clone = converter.convert_model(model)
     for layer, copy in converter.copies:
         copy_state(layer, copy)
-    return _add_label(model, clone) if labels else clone
+    core = _add_label(model, clone) if labels else clone
+    if schema_path is not None:
+        with write_and_replace(schema_path, OWNER) as path:
+            path.write_text(json.dumps(schemas, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    return core
 
 
 class _Converter:
@@ -149,6 +168,16 @@ def _check_model(model: Any) -> None:
             f"{OWNER} takes functional and Sequential models, whose layers Keras knows. Received: "
             f"{model.name!r}, of class {type(model).__name__}. {EXPORT}"
         )
+
+
+def _list_schemas(model: keras.Model, schema_path: Any) -> dict[str, Any]:
+    if not isinstance(schema_path, str | os.PathLike):
+        raise TypeError(error_message("schema_path", OWNER, "None or a path", schema_path))
+    schemas = list_schemas(read_inputs(model, OWNER))
+    if not schemas:
+        expected = f"None for model {model.name!r}, which holds no TabularEncoder"
+        raise ValueError(error_message("schema_path", OWNER, expected, str(schema_path)))
+    return schemas
 
 
 def _is_known_graph(layer: keras.Layer) -> bool:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_binclf._data.inputs import InputSpec, ModelInputs
+from keras_binclf._data.inputs import InputSpec, ModelInputs, list_schemas
 from keras_binclf.layers.features.raw_columns import takes_text
 
 Json = dict[str, Any]
@@ -34,15 +34,6 @@ class Column:
         return InputSpec(self.input, (), "string" if self.is_text else "float64")
 
 
-def list_tables(inputs: ModelInputs) -> dict[str, list[Json]]:
-    """Return the schema of each table that a model takes, by the name of the model's input."""
-    return {
-        spec.name: [column.to_dict() for column in spec.encoder.columns or ()]
-        for spec in inputs.specs
-        if spec.encoder is not None
-    }
-
-
 def list_columns(
     inputs: ModelInputs, simplify: Callable[[str], str], taken: Sequence[str]
 ) -> dict[str, tuple[Column, ...]]:
@@ -56,7 +47,7 @@ def list_columns(
         simplify: returns the part of a name by which a format tells inputs apart.
         taken: simple names of other inputs and outputs.
     """
-    tables = list_tables(inputs)
+    tables = list_schemas(inputs)
     places = [
         (name, i, schema)
         for name, schemas in tables.items()

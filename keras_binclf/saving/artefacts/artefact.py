@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_binclf._data.heads import choose_head
-from keras_binclf._data.inputs import read_inputs
+from keras_binclf._data.inputs import list_schemas, read_inputs
 from keras_binclf._validation import check_bool, check_choice, error_message, suggest_nearest
 from keras_binclf._version import __version__
 from keras_binclf.layers import BinaryHead
@@ -24,7 +24,6 @@ from keras_binclf.saving.artefacts._inputs import (
     serve_inputs,
     suggest_way_out,
 )
-from keras_binclf.saving.artefacts._raw_columns import list_tables
 from keras_binclf.saving.artefacts._sample import read_sample, read_tables
 from keras_binclf.saving.artefacts._served_inputs import Batch, ServedInputs
 from keras_binclf.saving.artefacts._verification import Verification, shorten
@@ -249,7 +248,7 @@ def _make_notes(
             | columns.get(spec.name, {})
             for spec in inputs.specs
         },
-        "tables": list_tables(inputs.inputs),
+        "tables": list_schemas(inputs.inputs),
         "quantization": quantization,
         "rule": "label is 1 where probability > threshold, else 0",
     }
