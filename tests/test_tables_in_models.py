@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_binclf import (
+    BinaryHead,
     Predictor,
     TabularEncoder,
     binary_classifier,
@@ -70,7 +71,7 @@ def batches(x, y, size=50):
 
 
 def polars_of(frame):
-    return pytest.importorskip("polars").DataFrame(columns_of(frame))
+    return pytest.importorskip("polars").from_pandas(frame)
 
 
 def arrow_of(frame):
@@ -108,7 +109,7 @@ DATA_SETS = {
     "dict": lambda encoder: (columns_of(NEW), NEW_LABELS),
     "tables in a data set": lambda encoder: (batches(NEW, NEW_LABELS),),
     "dicts in a data set": lambda encoder: (
-        (columns_of(frame), labels) for frame, labels in batches(NEW, NEW_LABELS)
+        ((columns_of(frame), labels) for frame, labels in batches(NEW, NEW_LABELS)),
     ),
     "encoded rows in a data set": lambda encoder: (batches(encoder.encode(NEW), NEW_LABELS),),
 }
@@ -128,7 +129,7 @@ def test_threshold_of_a_table_is_that_of_its_probabilities(changed, encoder, exp
     tuned = tune_threshold(changed, *DATA_SETS[form](encoder))
     labels = expected[:, 0] > tuned.threshold
     assert tuned.num_rows == ROWS
-    assert tuned.score_after == pytest.approx(metrics.f1_score(NEW_LABELS, labels), abs=1e-6)
+    assert tuned.value == pytest.approx(metrics.f1_score(NEW_LABELS, labels), abs=1e-6)
 
 
 @pytest.mark.parametrize("form", DATA_SETS)
@@ -136,7 +137,9 @@ def test_calibration_of_a_table_is_that_of_its_encoded_rows(changed, encoder, fo
     weights = changed.get_weights()
     found = calibrate(changed, *DATA_SETS[form](encoder))
     changed.set_weights(weights)
-    assert found == calibrate(changed, batches(encoder.encode(NEW), NEW_LABELS))
+    of_matrix = calibrate(changed, batches(encoder.encode(NEW), NEW_LABELS))
+    assert found.slope == pytest.approx(of_matrix.slope, rel=1e-5)
+    assert found.intercept == pytest.approx(of_matrix.intercept, abs=1e-5)
 
 
 @pytest.mark.parametrize("form", ["tables", "dicts", "tensors", "encoded"])
@@ -150,6 +153,11 @@ def test_labels_of_a_data_set_are_those_of_its_rows(model, encoder, expected, fo
     data = [(of_batch(frame), labels) for frame, labels in batches(NEW, NEW_LABELS)]
     labels = predict_labels(model, (pair for pair in data))
     np.testing.assert_array_equal(labels, expected > find_head(model).threshold)
+
+
+def test_generator_that_ends_at_once_is_an_error(model):
+    with pytest.raises(ValueError, match="needs rows"):
+        predict_labels(model, (batch for batch in []))
 
 
 @pytest.fixture(scope="module")
@@ -232,18 +240,13 @@ def test_array_encoder_takes_arrays_and_no_tables():
 
 
 def build_two_tables(encoder):
-    """A model of two tables, each with an encoder of its own, and a vector."""
-    other = TabularEncoder()
+    """A model of two tables, each with an encoder of its own."""
+    other = TabularEncoder(name="ages")
     other.adapt(FRAME[["age"]])
-    tables = [binary_classifier(e, metrics=None, name=n) for e, n in ((encoder, "a"), (other, "b"))]
-    inputs = {
-        "left": keras.Input((encoder.num_encoded,), name="left"),
-        "right": keras.Input((other.num_encoded,), name="right"),
-    }
-    x = [tables[0](inputs["left"]), tables[1](inputs["right"])]
-    from keras_binclf import BinaryHead
-
-    return keras.Model(inputs, BinaryHead()(keras.layers.Concatenate()(x))), other
+    encoders = {"left": encoder, "right": other}
+    inputs = {name: keras.Input((e.num_encoded,), name=name) for name, e in encoders.items()}
+    features = [encoders[name](inputs[name]) for name in inputs]
+    return keras.Model(inputs, BinaryHead()(keras.layers.Concatenate()(features))), other
 
 
 def test_each_input_is_encoded_by_its_own_encoder(encoder):

@@ -186,7 +186,7 @@ def iterate_batches(
         yield features, labels, weights
 
 
-def iterate_features(owner: str, model: keras.Model, data: Any) -> Iterator[tuple[Any]]:
+def iterate_features(owner: str, model: keras.Model, data: Any) -> Iterator[Any]:
     """Yield the features in each batch of a data set, arranged for the model.
 
     A model with an encoder needs them so: the batches may be tables.
@@ -198,7 +198,7 @@ def iterate_features(owner: str, model: keras.Model, data: Any) -> Iterator[tupl
     """
     arrange = make_arranger(model, owner, is_batch=True)
     for features, _, _ in _unpack_batches(owner, data, None, "Take some of its batches."):
-        yield (keras.tree.map_structure(to_dense, arrange(features)),)
+        yield keras.tree.map_structure(to_dense, arrange(features))
 
 
 def _unpack_batches(

@@ -42,7 +42,7 @@ def predict_labels(
         x: features as arrays, tables with numeric columns, sparse matrices or lists; where the
             model has several inputs, a list or dict of them, or a table that has their names as
             columns. Or a data set that `model.predict` takes, such as a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`.
+            `keras.utils.PyDataset`. For an input of a `TabularEncoder`, the table.
         head: name or path of the head, or the head itself, where the model has several. Defaults
             to `None`.
         batch_size: int, rows per batch, as in `model.predict`. Defaults to `None`.
@@ -75,7 +75,7 @@ def predict_labels(
     with hold(chosen):
         for _ in range(1 if isinstance(x, Iterator) else MAX_TRIES):
             before = _read_weights(chosen)
-            outputs = predict(model, x, batch_size, verbose=verbose)
+            outputs = _predict(model, x, batch_size, verbose)
             outputs = select_output(model, chosen, outputs)[:num_rows]
             check_defined(outputs)
             labels = np.asarray(ops.convert_to_numpy(chosen.labels(outputs)))
@@ -86,6 +86,26 @@ def predict_labels(
         "them, as `fit` and `set_weights` do. Expected: constant weights, since scores before and "
         "after a change belong to different thresholds. Predict with a copy of the model."
     )
+
+
+def _predict(model: keras.Model, x: Any, batch_size: int | None, verbose: str | int) -> Any:
+    if not isinstance(x, _Batches):
+        return predict(model, x, batch_size, verbose=verbose)
+    # `predict` warns of each generator that ends.
+    outputs = [model.predict_on_batch(features) for features in x]
+    if not outputs:
+        raise ValueError(f"{OWNER} needs rows. Received: an empty data set.")
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
+
+
+class _Batches(Iterator[Any]):
+    """Batches of a data set whose tables are encoded."""
+
+    def __init__(self, model: keras.Model, data: Any) -> None:
+        self._batches = iterate_features(OWNER, model, data)
+
+    def __next__(self) -> Any:
+        return next(self._batches)
 
 
 def _read_weights(head: BinaryHead) -> list[np.ndarray[Any, Any]]:
@@ -101,7 +121,7 @@ def _prepare(model: keras.Model, x: Any) -> tuple[Any, int | None]:
     if is_dataset(x):
         if is_empty_dataset(x):
             raise ValueError(f"{OWNER} needs rows. Received: an empty data set.")
-        return (iterate_features(OWNER, model, x) if list_encoders(model) else x), None
+        return (_Batches(model, x) if list_encoders(model) else x), None
     x = arrange_rows(model, x, OWNER)
     parts = [part for part in keras.tree.flatten(x) if part is not None]
     if parts[0].shape[0] > 0:
