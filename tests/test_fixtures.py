@@ -1,5 +1,6 @@
 """Files of every release so far load, on every backend, and give what they gave."""
 
+import copy
 import hashlib
 import json
 import re
@@ -93,3 +94,30 @@ def test_registered_names_that_were_released_are_still_there():
     }
     assert len(released) >= 7
     assert released <= set(REGISTERED)
+
+
+CONFIGS = json.loads((FOLDER / "0.1.0" / "configs.json").read_text())
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", sorted({name for name, _ in CONFIGS}))
+def test_arguments_that_a_release_took_are_taken_from_its_files(name):
+    """Also where the constructor has become stricter since."""
+    cls = getattr(keras_binclf, name)
+    for config in [config for one, config in CONFIGS if one == name]:
+        again = cls.from_config(copy.deepcopy(config)).get_config()
+        if name != "BinaryClassifierHyperModel":  # Its scaler has another form since.
+            plain = json.loads(json.dumps(again, default=keras.saving.serialize_keras_object))
+            assert {key: plain[key] for key in config} == config
+
+
+@pytest.mark.parametrize("cost", [1e-320, 1e-40, 1e35, 1e40, 1e308])
+def test_costs_of_a_release_are_computed_as_far_as_floats_reach(cost):
+    config = {"score": "cost", "cost_fp": cost, "cost_fn": 0.0}
+    metric = keras_binclf.ThresholdMetric.from_config(config)
+    with np.errstate(over="ignore"):
+        value = float(metric([0, 0, 1, 1], [0.9, 0.1, 0.8, 0.7]))
+    expected = float(np.float32(cost / 4)) if cost < 1e38 else np.inf
+    assert value == pytest.approx(expected, rel=1e-6, abs=1e-38)
+    with pytest.raises(ValueError, match="from 1e-30 to 1e"):
+        keras_binclf.ThresholdMetric(**config)

@@ -5,7 +5,7 @@ from typing import Any
 from keras_binclf._validation import Tensor
 from keras_binclf.metrics import _histogram
 from keras_binclf.metrics.base import BinaryMetric, check_num_bins
-from keras_binclf.metrics.scores import make_criterion
+from keras_binclf.metrics.scores import make_criterion, take_any_cost
 
 
 class CriterionMetric(BinaryMetric):
@@ -29,6 +29,12 @@ class CriterionMetric(BinaryMetric):
     def _count(self, positive: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
         bins = _histogram.find_bins(scores, self.num_bins, self.from_logits)
         return _histogram.count(positive, bins, weights, self.num_bins)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Return a new metric; costs may have any size, as in the files of version 0.1.0."""
+        with take_any_cost():
+            return super().from_config(config)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

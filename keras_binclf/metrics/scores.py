@@ -7,10 +7,12 @@ through NumPy) alike: the module of functions for the arrays is passed as `xp`.
 A new score is one line in `SCORES`; a new parameter or constraint is one field of `Criterion`.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import keras
@@ -18,6 +20,7 @@ import numpy as np
 
 from keras_binclf._validation import (
     Tensor,
+    check_non_negative,
     check_positive,
     check_unit,
     error_message,
@@ -28,6 +31,8 @@ from keras_binclf.metrics.confusion import Confusion
 
 LARGEST_COST = 1e30
 """Costs lie between this and its inverse, so that float32 holds the cost of a table."""
+
+_TAKES_ANY_COST = contextvars.ContextVar("_TAKES_ANY_COST", default=False)
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -63,7 +68,19 @@ SCORES: dict[str, Score] = {
 }
 
 
+@contextlib.contextmanager
+def take_any_cost() -> Iterator[None]:
+    """Let costs of any size pass inside of the block, as in the files of version 0.1.0."""
+    token = _TAKES_ANY_COST.set(True)
+    try:
+        yield
+    finally:
+        _TAKES_ANY_COST.reset(token)
+
+
 def _check_cost(value: Any, name: str, owner: str) -> float:
+    if _TAKES_ANY_COST.get():
+        return check_non_negative(value, name, owner)
     expected = f"0 or a positive float from {1 / LARGEST_COST:g} to {LARGEST_COST:g}"
     if not is_real(value):
         raise TypeError(error_message(name, owner, expected, value))
