@@ -171,9 +171,7 @@ def _start(input_shape: Any, scaler: Any) -> tuple[Tensor, Tensor]:
 
 def copy_encoder(encoder: TabularEncoder, scaler: Any, owner: str) -> TabularEncoder:
     """Return an equal encoder for a model, or raise where it cannot stand in one."""
-    if scaler is not None:
-        hint = "The encoder scales the columns."
-        raise ValueError(error_message("scaler", owner, "None beside an encoder", scaler, hint))
+    refuse_scaler(scaler, owner)
     if not encoder.is_adapted:
         raise ValueError(
             f"The encoder of {owner} must be adapted. Received: TabularEncoder {encoder.name!r}, "
@@ -181,6 +179,13 @@ def copy_encoder(encoder: TabularEncoder, scaler: Any, owner: str) -> TabularEnc
         )
     copy: TabularEncoder = deserialize_layer(serialize_layer(encoder))
     return copy
+
+
+def refuse_scaler(scaler: Any, owner: str) -> None:
+    """Raise for a scaler beside an encoder."""
+    if scaler is not None:
+        hint = "The encoder scales the columns."
+        raise ValueError(error_message("scaler", owner, "None beside an encoder", scaler, hint))
 
 
 def make_head(activation: str | None = "sigmoid", *, prior: float | None = None) -> BinaryHead:

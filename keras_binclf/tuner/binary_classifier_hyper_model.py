@@ -1,6 +1,8 @@
 """The search space of classifiers."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -8,12 +10,14 @@ import keras_tuner
 
 from keras_binclf._layer_state import deserialize_layer, drop_seeds, serialize_layer
 from keras_binclf._validation import check_bool, check_open_unit, error_message
+from keras_binclf.layers import TabularEncoder
 from keras_binclf.metrics import Criterion
 from keras_binclf.metrics.base import get_direction
 from keras_binclf.models import check_scaler
 from keras_binclf.tuner.search import preflight, project
 from keras_binclf.tuner.search.errors import explaining_failure, stopping_search
 from keras_binclf.tuner.search.running_tuner import (
+    call_at_end,
     check_overrides,
     compile_for,
     find_finished,
@@ -25,8 +29,14 @@ from keras_binclf.tuner.space.points import find_largest, read_point
 from keras_binclf.tuner.space.space_argument import from_json, make_domains, to_json
 from keras_binclf.tuner.trial import fit_options
 from keras_binclf.tuner.trial.data import Given, check_all_batches, check_data
+from keras_binclf.tuner.trial.encoding import EncodedRows
 from keras_binclf.tuner.trial.fold_training import train_folds
-from keras_binclf.tuner.trial.inputs import Shapes, read_input_shape
+from keras_binclf.tuner.trial.inputs import (
+    SearchInputs,
+    Shapes,
+    deserialize_input_shape,
+    read_input_shape,
+)
 from keras_binclf.tuner.trial.memory import forget_compiled
 from keras_binclf.tuner.trial.model import (
     count_weights,
@@ -51,7 +61,9 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     """Search space of binary classifiers for every tuner of Keras Tuner.
 
     Use it to find the hidden layers (`MLPBlock`), the optimizer and the way of training that suit
-    a table, or, with `backbone`, to search around a body of your own. The docs page "Tuning" lists
+    a table, or, with `backbone`, to search around a body of your own. With an adapted
+    `TabularEncoder` for `input_shape` the search takes tables with words, dates and gaps; they are
+    encoded once, and each trial trains a copy of the encoder. The docs page "Tuning" lists
     the hyperparameters with their values; the default point is `binary_classifier` as it is. A
     hyperparameter that a trial does not use has no value there.
 
@@ -70,14 +82,17 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     `loss` and `optimizer` replace those of the trials.
 
     Args:
-        input_shape: int, the number of features, or the shape of one example without the batch;
-            for several inputs, which a `backbone` joins, a dict of shapes by name, or a list.
+        input_shape: int, the number of features, or the shape of one example without the batch; or
+            an adapted `TabularEncoder`; for several inputs, which a `backbone` joins, a dict of
+            these by name, or a list.
         backbone: function `(hp, inputs) -> tensor` of shape `(batch_size, features)`, which
             replaces the hidden layers, for images, text or sequences; `hp` is Keras Tuner's
             `HyperParameters`, and `inputs` a tensor, or a dict or list of tensors where
-            `input_shape` is one. Or `None`. Defaults to `None`.
+            `input_shape` is one; in the place of an encoder its features. Or `None`. Defaults to
+            `None`.
         scaler: layer that the raw features go through first, such as an adapted
-            `keras.layers.Normalization`, or `None`. Each trial has a copy. Defaults to `None`.
+            `keras.layers.Normalization`, or `None`. Each trial has a copy. An encoder scales by
+            itself. Defaults to `None`.
         prior: float in (0, 1), the share of positives, or `None`. Defaults to `None`.
         score: the score to optimize: `"auc"`, `"pr_auc"`, `"brier_score"`,
             `"expected_calibration_error"`, a score of `ThresholdMetric` at 0.5 such as `"f1"`, or
@@ -95,7 +110,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
     Raises:
         TypeError: for an argument of the wrong kind.
         ValueError: for an argument of the wrong value: an unknown name in `space`, an empty
-            range, a score that needs costs.
+            range, a score that needs costs, an encoder that was not adapted.
 
     Example:
 
@@ -128,7 +143,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
 
     def __init__(
         self,
-        input_shape: int | Sequence[Any] | Mapping[str, Any],
+        input_shape: int | Sequence[Any] | Mapping[str, Any] | TabularEncoder,
         *,
         backbone: Callable[[Any, Any], Any] | None = None,
         scaler: keras.Layer | None = None,
@@ -144,7 +159,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         if backbone is not None and not callable(backbone):
             expected = "a function (hp, inputs) -> tensor, or None"
             raise TypeError(error_message("backbone", owner, expected, backbone))
-        inputs.check_several(backbone, scaler, owner)
+        inputs.check_beside(backbone, scaler, owner)
         if not (space is None or isinstance(space, Mapping)):
             expected = "a dict of hyperparameters, or None"
             raise TypeError(error_message("space", owner, expected, space))
@@ -165,6 +180,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         self._domains = make_domains(
             self.space, backbone is not None, prior is not None, self.tune_batch_size
         )
+        self._encoded: EncodedRows | None = None
         self._attempts: dict[str, int] = {}
         self._num_trials = 0
         self._made_by: dict[str, str] | None = None
@@ -249,9 +265,11 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             hp: the values of the trial.
             model: the model that `build` returned.
             x: array of features of shape `(n, *input_shape)`, or a dict or list of them where
-                `input_shape` is one; or, without `y`, a `tf.data.Dataset`, a
-                `keras.utils.PyDataset` or a torch `DataLoader`. NaN and infinity are errors,
-                unless the scaler or the backbone maps them to numbers.
+                `input_shape` is one; in the place of an encoder the table, as for
+                `TabularEncoder.encode`; or, without `y`, a `tf.data.Dataset`, a
+                `keras.utils.PyDataset` or a torch `DataLoader`. One that gives tables is read
+                into memory before the first trial, encoded. NaN and infinity are errors, unless
+                the scaler or the backbone maps them to numbers; in a table NaN is a gap.
                 Defaults to `None`, which is refused.
             y: labels 0 and 1 of shape `(n,)` or `(n, 1)`. Defaults to `None`.
             sample_weight: weights of shape `(n,)` or `(n, 1)`, or `None`. Defaults to `None`.
@@ -262,7 +280,8 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
                 on and to validate on. For small tables: one model for each fold is trained; the
                 objective and the threshold are those of all held-out predictions together; and
                 the trial's model is trained on all rows, for the median of the folds' best
-                epochs. Defaults to `None`.
+                epochs. The model of a fold has an encoder of its own, which is adapted to its
+                training rows with the known kinds of the columns. Defaults to `None`.
             class_weight: dict of a weight for 0 and one for 1, where `space` fixes
                 `class_weight` to `None`. Defaults to `None`.
             batch_size: int, where it is not searched; 128 if it is `None`. Defaults to `None`.
@@ -287,9 +306,12 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         callbacks = list(callbacks or [])
         tuner = find_tuner(callbacks)
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
-        with stopping_search():
+        with self._forgetting_on_error(), stopping_search():
             point = self._read(hp)
-            data = check_data(rows, self._make_check(model))
+            fit_options.check_batches(x, self._domains)
+            encoded = self._encode(rows, tuner)
+            data = check_data(encoded.given, self._make_check(model))
+            folds = None if data.folds is None else encoded.divide(data)
             options = fit_options.choose_options(
                 point,
                 data,
@@ -319,11 +341,12 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         if finished is not None:
             return finished
         try:
-            with explaining_failure(callbacks, self._attempts):
-                if data.folds is None:
+            with self._forgetting_on_error(), explaining_failure(callbacks, self._attempts):
+                if folds is None:
                     return train(model, data, plan)
                 metrics = make_metrics(self._score)
-                return train_folds(model, data, plan, lambda: self._build_for(tuner, hp), metrics)
+                build = functools.partial(self._build_for, tuner, hp)
+                return train_folds(model, data, plan, folds, build, metrics)
         finally:
             self._num_trials += 1
             forget_compiled(self._num_trials)
@@ -371,8 +394,10 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         preflight.check_tensorboard()
         place = preflight.find_project_dir(tuner, directory, self.project_name)
         rows = Given(x, y, sample_weight, validation_data, validation_split, folds)
-        data = check_data(rows, self._make_check())
-        fit_options.check_batches(data, self._domains)
+        fit_options.check_batches(x, self._domains)
+        encoded = EncodedRows(rows, self._inputs)
+        data = check_data(encoded.given, self._make_check())
+        encoded.divide(data)  # Of tables; fails where an encoder cannot learn from a fold.
         fit_options.check_weighting(data, self._domains["class_weight"])
         check_all_batches(data, self._make_check())
         objective = find_objective(tuner, self.objective, make_metrics(self._score))
@@ -449,6 +474,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         """
         read = keras.saving.deserialize_keras_object
         given = dict(config)
+        given["input_shape"] = deserialize_input_shape(given["input_shape"])
         given["scaler"] = given["scaler"] and deserialize_layer(given["scaler"])
         given["backbone"] = given["backbone"] and read(given["backbone"])
         given["score"] = read(given["score"])
@@ -467,7 +493,7 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
             else:
                 self.build(hp)
             parts = {
-                "input_shape": self._inputs.to_json(),
+                "input_shape": self._inputs.identify(),
                 "backbone": getattr(self.backbone, "__qualname__", None),
                 "scaler": self._scaler and drop_seeds(self._scaler),
                 "prior": self.prior,
@@ -489,8 +515,44 @@ class BinaryClassifierHyperModel(keras_tuner.HyperModel):
         """Return the check of rows; a backbone is tried in `model`, or in a new default model."""
         return RowCheck(self._inputs, lambda rows: self._accepts(rows, model))
 
-    def _build_for(self, tuner: Any, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """Return the model of one trial, compiled as its tuner asks."""
-        model = self.build(hp)
+    def _encode(self, rows: Given, tuner: Any) -> EncodedRows:
+        """Return the encoded rows: until the search of a tuner ends, those of its first trial."""
+        kept = self._encoded
+        if kept is not None and kept.is_of(rows):
+            return kept
+        encoded = EncodedRows(rows, self._inputs)
+        if tuner is not None and self._inputs.has_encoders:
+            self._encoded = encoded
+            call_at_end(tuner, self._forget_rows)
+        return encoded
+
+    def _forget_rows(self) -> None:
+        self._encoded = None
+
+    @contextlib.contextmanager
+    def _forgetting_on_error(self) -> Iterator[None]:
+        """Forget the encoded rows with an error, which may end the search."""
+        try:
+            yield
+        except BaseException:
+            self._forget_rows()
+            raise
+
+    def _build_for(
+        self, tuner: Any, hp: keras_tuner.HyperParameters, inputs: SearchInputs | None = None
+    ) -> keras.Model:
+        """Return the model of one trial, compiled as its tuner asks.
+
+        Args:
+            tuner: the tuner, or None.
+            hp: the values of the trial.
+            inputs: those of a fold, or None for those of the search.
+        """
+        own = self._inputs
+        self._inputs = own if inputs is None else inputs
+        try:
+            model = self.build(hp)
+        finally:
+            self._inputs = own
         compile_for(tuner, model, make_metrics(self._score))
         return model

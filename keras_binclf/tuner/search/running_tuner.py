@@ -1,7 +1,7 @@
 """The Keras Tuner tuner that runs a trial: its objective, and its arguments that compile anew."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,6 +23,18 @@ def find_tuner(callbacks: Sequence[Any]) -> Any:
     """Return the tuner that runs the trial, through the callback that it adds; else None."""
     tuners = (getattr(callback, "tuner", None) for callback in callbacks)
     return next((tuner for tuner in tuners if hasattr(tuner, "oracle")), None)
+
+
+def call_at_end(tuner: Any, function: Callable[[], None]) -> None:
+    """Call a function once, when the running search of a tuner ends."""
+    usual = tuner.on_search_end
+
+    def on_search_end() -> None:
+        tuner.on_search_end = usual
+        function()
+        usual()
+
+    tuner.on_search_end = on_search_end
 
 
 def find_finished(callbacks: Sequence[Any]) -> dict[str, float] | None:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_binclf._data.scored_rows import iterate_batches
-from keras_binclf._data.tables import to_array
+from keras_binclf._data.tables import read_cardinality, to_array
 from keras_binclf.tuner.trial.folds import OWNER, Array, check_both_classes
 from keras_binclf.tuner.trial.row_check import RowCheck, name_batch
 
@@ -55,8 +55,9 @@ def _has_length(dataset: Any) -> bool:
     """Whether a data set says after how many batches it ends."""
     if isinstance(dataset, keras.utils.PyDataset):
         return dataset.num_batches is not None
-    if hasattr(dataset, "cardinality"):
-        return int(dataset.cardinality()) >= 0
+    cardinality = read_cardinality(dataset)
+    if cardinality is not None:
+        return cardinality >= 0
     try:
         return len(dataset) >= 0
     except TypeError:  # A DataLoader of an IterableDataset has a `__len__` that raises.

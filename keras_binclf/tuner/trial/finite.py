@@ -20,6 +20,8 @@ Accepts = Callable[[Sequence[Array]], bool]
 
 It takes the rows of all inputs, in the order of `keras.tree.flatten`."""
 
+NO_ROWS = np.array([], "int64")
+
 HINT = "Replace these values, or give a `scaler` or a `backbone` that maps them to numbers."
 
 
@@ -44,11 +46,13 @@ class Part:
         values: their array.
         name: name of the argument, or of the part of it.
         columns: names of the columns, where there are any.
+        is_encoded: whether an encoder made it of a table: it refuses infinity, and NaN is a gap.
     """
 
     values: Array
     name: str
     columns: Sequence[Any] | None
+    is_encoded: bool = False
 
 
 def check_features(parts: Sequence[Part], accepts: Accepts | None) -> None:
@@ -58,7 +62,7 @@ def check_features(parts: Sequence[Part], accepts: Accepts | None) -> None:
         parts: the features of each input.
         accepts: whether the scaler or backbone maps such rows to numbers, or `None` without them.
     """
-    found = [find_rows(part.values) for part in parts]
+    found = [NO_ROWS if part.is_encoded else find_rows(part.values) for part in parts]
     rows = np.unique(np.concatenate(found))[:MAX_ROWS]
     if len(rows) == 0 or (accepts and accepts([part.values[rows] for part in parts])):
         return
@@ -86,7 +90,7 @@ def _fill_with_zeros(values: Array) -> Array:
 def find_rows(values: Array) -> Array:
     """Return the numbers of the rows that hold a value that is NaN or infinite in float32."""
     if values.dtype.kind != "f" or not values.size:
-        return np.array([], "int64")
+        return NO_ROWS
     step = max(1, CHUNK_SIZE * len(values) // values.size)
     parts = range(0, len(values), step)
     found = [start + _find_in_part(values[start : start + step]) for start in parts]
@@ -96,7 +100,7 @@ def find_rows(values: Array) -> Array:
 def _find_in_part(values: Array) -> Array:
     finite = np.abs(values) <= LARGEST
     if finite.all():
-        return np.array([], "int64")
+        return NO_ROWS
     return np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
 
 

@@ -1,5 +1,6 @@
 """Arguments of `keras.Model.fit`: each from the trial or from the caller, never from both."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -19,12 +20,12 @@ PATIENCE_EPOCHS, PATIENCE_STEPS = 10, 100
 """How long to wait for a better epoch: both, since on few rows 10 epochs are only 30 steps."""
 
 
-def check_batches(data: Data, domains: Mapping[str, Domain]) -> None:
+def check_batches(x: Any, domains: Mapping[str, Domain]) -> None:
     """Raise where the search would choose a batch size that nothing uses."""
-    if data.is_dataset and "batch_size" in domains:
+    if is_dataset(x) and not inspect.isgenerator(x) and "batch_size" in domains:
         raise ValueError(
             "The batch size is searched, but a data set has batches of its own. Received: x of "
-            f"type {type(data.x).__name__}. Make the hypermodel with `tune_batch_size=False`, or "
+            f"type {type(x).__name__}. Make the hypermodel with `tune_batch_size=False`, or "
             "give arrays."
         )
 
@@ -45,7 +46,6 @@ def choose_options(
         has_backbone: whether the rows may be large, such as images.
         given: `batch_size` and `epochs` as the caller said them, or None.
     """
-    check_batches(data, domains)
     for name, value in given.items():
         if value is not None:
             _check_given(name, value, domains)

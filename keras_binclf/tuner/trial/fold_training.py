@@ -3,14 +3,16 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_binclf.decision import find_head
-from keras_binclf.tuner.trial.data import Data, take_data, take_rows
+from keras_binclf.tuner.trial.data import Data, take_data
+from keras_binclf.tuner.trial.encoding import FoldRows
+from keras_binclf.tuner.trial.inputs import SearchInputs
 from keras_binclf.tuner.trial.nan_loss import check_loss
 from keras_binclf.tuner.trial.plan import Plan
 from keras_binclf.tuner.trial.training import check_defined, fit_once, fit_with_validation
@@ -20,7 +22,8 @@ def train_folds(
     model: keras.Model,
     data: Data,
     plan: Plan,
-    build: Callable[[], keras.Model],
+    folds: Iterable[FoldRows],
+    build: Callable[[SearchInputs | None], keras.Model],
     metrics: Sequence[keras.metrics.Metric],
 ) -> dict[str, float]:
     """Train one model for each fold, and then `model` on all rows.
@@ -33,7 +36,8 @@ def train_folds(
         model: compiled model with a `BinaryHead`.
         data: rows with folds.
         plan: how to train.
-        build: makes a new model like `model`.
+        folds: rows of each fold, in the order of `data.folds`.
+        build: makes a new model like `model`, with the inputs of a fold or with its own.
         metrics: those of the trial, not used before.
 
     Returns:
@@ -52,13 +56,13 @@ def train_folds(
     plan = dataclasses.replace(plan, callbacks=own, options=options)
     sums, counts = np.zeros(len(data.y)), np.zeros(len(data.y))
     best_epochs = []
-    for rows, held_out in data.folds:
-        fold_model = build()
-        history = fit_with_validation(fold_model, take_data(data, rows, held_out), plan)
+    for (_, held_out), fold in zip(data.folds, folds, strict=True):
+        fold_model = build(fold.inputs)
+        history = fit_with_validation(fold_model, fold.data, plan)
         check_loss(history.history, plan)
         best_epochs.append(_find_best(history, plan) + 1)
         size = plan.options["validation_batch_size"]
-        predicted = fold_model.predict(take_rows(data.x, held_out), batch_size=size, verbose=0)
+        predicted = fold_model.predict(fold.data.validation[0], batch_size=size, verbose=0)
         sums[held_out] += predicted[:, 0]
         counts[held_out] += 1
     held_out = np.flatnonzero(counts)
@@ -68,7 +72,7 @@ def train_folds(
     check_defined([logs[plan.monitor]], plan)
     epochs = round(float(np.median(best_epochs)))
     # Keras Tuner may have loaded the weights of an earlier, shorter trial.
-    model.set_weights(build().get_weights())
+    model.set_weights(build(None).get_weights())
     check_loss(fit_once(model, data, plan, **{**options, "epochs": epochs}).history, plan)
     if not math.isnan(logs["val_best_threshold"]):
         find_head(model).threshold = logs["val_best_threshold"]

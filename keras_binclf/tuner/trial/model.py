@@ -48,7 +48,7 @@ def _make_classifier(point: Mapping[str, Any], inputs: SearchInputs, **options: 
     if block.get("normalization") == NONE:
         block["normalization"] = None
     units = get_hidden_units(point)
-    shape = inputs.structure.shape
+    shape = inputs.structure.declared
     return binary_classifier(shape, hidden_units=units, compile=False, **block, **options)
 
 
@@ -67,7 +67,8 @@ def _make_with_backbone(
         ValueError: if the tensor is not of shape `(batch_size, features)`.
     """
     tensors = inputs.make_tensors()
-    features = backbone(hp, tensors if scaler is None else scaler(tensors))
+    encoded = inputs.apply_encoders(tensors, "BinaryClassifierHyperModel")
+    features = backbone(hp, encoded if scaler is None else scaler(encoded))
     head = make_head(prior=prior)
     return keras.Model(tensors, head(_check_features(features)), name=name)
 

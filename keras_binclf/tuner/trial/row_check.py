@@ -8,7 +8,7 @@ import numpy as np
 from keras_binclf._data.labels import check_labels, check_weights
 from keras_binclf._data.row_reader import RowReader
 from keras_binclf._data.shapes import fit_rows
-from keras_binclf._data.tables import is_frame, to_array
+from keras_binclf._data.tables import is_frame, split_columns, to_array
 from keras_binclf.tuner.trial.finite import Accepts, Part, check_features, check_finite
 from keras_binclf.tuner.trial.folds import OWNER, Array
 from keras_binclf.tuner.trial.inputs import SearchInput, SearchInputs
@@ -80,12 +80,15 @@ class RowCheck:
     def _read_part(self, part: SearchInput, value: Any, name: str) -> Part:
         array = to_array(value, name, OWNER)
         fitted: Array | None = fit_rows(array, part.shape)
+        is_encoded = part.encoder is not None
         if fitted is None:
+            source = "the encoder in `input_shape`" if is_encoded else "`input_shape`"
             raise ValueError(
                 f"`{name}` of {OWNER} must be of shape (n, {', '.join(map(str, part.shape))}), as "
-                f"`input_shape` says. Received: shape {array.shape}."
+                f"{source} says. Received: shape {array.shape}."
             )
-        return Part(fitted, name, list(value.columns) if is_frame(value) else None)
+        columns = list(split_columns(value)) if is_frame(value) else None
+        return Part(fitted, name, columns, is_encoded)
 
     def _read_weights(self, sample_weight: Any, rows: int, name: str) -> Array | None:
         if sample_weight is None:
