@@ -56,7 +56,8 @@ def main() -> None:
     print(f"trained for {len(history.epoch)} epochs")
 
     # A customer who leaves costs four times as much as an offer that was not needed.
-    print(keras_binclf.tune_threshold(model, table.iloc[val], y[val], score="cost", cost_fn=4))
+    costs = {"score": "cost", "cost_fp": 1, "cost_fn": 4}
+    print(keras_binclf.tune_threshold(model, table.iloc[val], y[val], **costs))
     labels = keras_binclf.predict_labels(model, table.iloc[test])
     found = model.predict(encoder.encode(table.iloc[test]), verbose=0)[:, 0]
     scores = [roc_auc_score(y[test], scores) for scores in (found, probability[test])]
