@@ -22,6 +22,7 @@ WORK = ROOT / ".nox" / "work"
 """Files that one session leaves for another."""
 
 TORCH = "torch==2.13.0"  # its CPU build; a plain `torch` takes gigabytes of CUDA
+RTDL = "rtdl_num_embeddings==0.0.12"  # the oracle of `NumericalEmbedding`; needs torch
 DROP = bool(os.environ.get("KERAS_BINCLF_DROP_ENVIRONMENTS"))
 
 # On JAX most of the time goes into compiling: the compiler is told not to optimize, and to share
@@ -82,9 +83,9 @@ def ignore(files: list[str]) -> list[str]:
 def backends(session: nox.Session) -> None:
     """Install the package with all backends: the environment of several sessions."""
     done = Path(session.virtualenv.location) / "installed.toml"
-    project = (ROOT / "pyproject.toml").read_text()
+    project = (ROOT / "pyproject.toml").read_text() + f"# {TORCH} {RTDL}\n"
     if not done.exists() or done.read_text() != project:
-        session.install("-q", "-e", ".[dev,docs,jax]", TORCH)
+        session.install("-q", "-e", ".[dev,docs,jax]", TORCH, RTDL)
         done.write_text(project)
 
 

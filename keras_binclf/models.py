@@ -17,7 +17,7 @@ from keras_binclf._validation import (
     suggest_nearest,
     to_list,
 )
-from keras_binclf.layers import BinaryHead, MLPBlock, TabularEncoder
+from keras_binclf.layers import BinaryHead, FeatureScaler, MLPBlock, TabularEncoder
 from keras_binclf.metrics import BestThreshold, BinaryAUC, ThresholdMetric
 
 OWNER = "binary_classifier"
@@ -211,7 +211,19 @@ def check_scaler(scaler: Any, num_features: int, owner: str) -> keras.Layer:
         raise TypeError(error_message("scaler", owner, "a keras.layers.Layer or None", scaler))
     if isinstance(scaler, keras.layers.Normalization):
         _check_normalization(scaler, num_features, owner)
+    if isinstance(scaler, FeatureScaler):
+        _check_feature_scaler(scaler, num_features, owner)
     return scaler
+
+
+def _check_feature_scaler(scaler: FeatureScaler, num_features: int, owner: str) -> None:
+    if not scaler.is_adapted:
+        hint = "Call `scaler.adapt(x_train)` first."
+        raise ValueError(error_message("scaler", owner, "adapted", scaler, hint))
+    if scaler.num_features != num_features:
+        expected = f"adapted to the {num_features} features of `input_shape`"
+        hint = f"It was adapted to {scaler.num_features}."
+        raise ValueError(error_message("scaler", owner, expected, scaler, hint))
 
 
 def _check_normalization(scaler: keras.layers.Normalization, num_features: int, owner: str) -> None:

@@ -7,7 +7,14 @@ from keras import ops
 from muon import needs_muon
 from zoo import with_random_head
 
-from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head, predict_labels
+from keras_binclf import (
+    BinaryHead,
+    FeatureScaler,
+    MLPBlock,
+    binary_classifier,
+    find_head,
+    predict_labels,
+)
 
 X = np.random.default_rng(0).normal(30, 4, size=(64, 6)).astype("float32")
 Y = (X[:, 0] > X[:, 1]).astype("float32")
@@ -52,6 +59,23 @@ def test_scaler_takes_raw_features_and_is_saved(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+def test_feature_scaler_fills_gaps_in_the_model(tmp_path):
+    x = X.copy()
+    x[::7, 2] = np.nan
+    scaler = FeatureScaler()
+    scaler.adapt(x)
+    model = with_random_head(binary_classifier(6, scaler=scaler, compile=False))
+    by_hand = binary_classifier(7, compile=False)
+    by_hand.set_weights(model.get_weights()[-len(by_hand.weights) :])
+    # The outputs are those of the layer alone, which has tests of its own.
+    scaled = ops.convert_to_numpy(scaler(x))
+    outputs = model.predict(x, verbose=0)
+    np.testing.assert_allclose(outputs, by_hand.predict(scaled, verbose=0), atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), outputs)
 
 
 def test_any_layer_scales():

@@ -118,7 +118,7 @@ def _to_float64(batch: Any, owner: str) -> Array:
 def _check_finite(rows: Rows, raw: Array) -> None:
     wrong = np.isinf(rows.values)
     if wrong.any():
-        value = raw[tuple(np.argwhere(wrong)[0])]
+        value = float(raw[tuple(np.argwhere(wrong)[0])])
         raise ValueError(
             f"`data` of {rows.owner}.adapt must be finite in {rows.values.dtype}. Received: "
             f"{value!r} in {rows.describe_cell(wrong)}. Replace it, by NaN where it stands for a "
@@ -132,9 +132,10 @@ def _check_digits(rows: Rows, raw: Array) -> None:
         seen = rows.values[~np.isnan(rows.values[:, i]), i]
         if len(seen) and seen.min() == seen.max():
             given = raw[~np.isnan(raw[:, i]), i]
-            if given.min() != given.max():
+            low, high = float(given.min()), float(given.max())
+            if low != high:
                 raise ValueError(
                     f"`data` of {rows.owner}.adapt must vary within the digits of "
-                    f"{rows.values.dtype}. Received: {given.min()!r} to {given.max()!r} in column "
-                    f"{name!r}, which are equal there. Subtract a constant first."
+                    f"{rows.values.dtype}. Received: {low!r} to {high!r} in column {name!r}, which "
+                    "are equal there. Subtract a constant first."
                 )

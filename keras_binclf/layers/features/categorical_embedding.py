@@ -1,6 +1,5 @@
 """Vectors for the categories of a table, from their codes."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from keras_binclf._validation import (
     error_message,
 )
 from keras_binclf.layers.features._arguments import check_counts, check_flags
+from keras_binclf.layers.features._codes import PRIME, CodedColumn, find_levels
 from keras_binclf.layers.features._feature_layer import (
     FeatureLayer,
     flatten_last,
@@ -23,54 +23,6 @@ from keras_binclf.layers.features._feature_layer import (
     make_constant,
     take_columns,
 )
-
-MISSING, UNKNOWN, RARE, FIRST = 0, 1, 2, 3
-"""Codes of no value, of a category never seen, of a rare one, and of the first category."""
-
-PRIME = 46337
-"""The largest prime whose products of remainders fit into int32."""
-MULTIPLIER = 28637
-"""PRIME over the golden ratio: consecutive codes fall far apart (Knuth 1998, section 6.4)."""
-CARRY = 17707
-"""Multiplier of what lies above PRIME."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Column:
-    """What one column of codes becomes: `levels` numbers or, where `is_embedded`, a vector."""
-
-    num_categories: int
-    num_buckets: int | None
-    has_missing: bool
-    has_rare: bool
-    max_one_hot: int
-
-    @property
-    def first(self) -> int:
-        """The level of the first category; before it those of missing and of rare."""
-        return self.has_missing + self.has_rare
-
-    @property
-    def unknown(self) -> int:
-        """The level of an unknown category: that of rare ones, and -1 where there are none."""
-        return int(self.has_missing) if self.has_rare else -1
-
-    @property
-    def missing(self) -> int:
-        return 0 if self.has_missing else self.unknown
-
-    @property
-    def is_hashed(self) -> bool:
-        return self.num_buckets is not None and self.num_categories > self.num_buckets
-
-    @property
-    def levels(self) -> int:
-        hashed = self.num_buckets if self.is_hashed else None
-        return self.first + (hashed or self.num_categories)
-
-    @property
-    def is_embedded(self) -> bool:
-        return self.levels > self.max_one_hot
 
 
 @register
@@ -88,8 +40,10 @@ class CategoricalEmbedding(FeatureLayer):
     without missing ones, and for everything that is no code of the column: numbers out of range,
     fractions and NaN.
 
-    With `num_buckets` the categories of larger columns share that many vectors. A multiplicative
-    hash spreads neighbouring codes, so that the most frequent categories rarely share.
+    With `num_buckets = b` the categories of a column that has more share `b` vectors. A
+    multiplicative hash spreads them about as evenly as at random: `n` categories use
+    `b (1 − (1 − 1/b)ⁿ)` vectors, and the share `(1 − 1/b)ⁿ` of them has its vector alone: 90% where
+    there are a tenth as many categories as vectors, 37% where there are as many.
 
     All vectors are rows of one table, in which one gather finds those of all columns.
 
@@ -176,7 +130,7 @@ class CategoricalEmbedding(FeatureLayer):
             else keras.initializers.get(embeddings_initializer)
         )
         each = zip(num_categories, self.has_missing, self.has_rare, strict=True)
-        self._columns = tuple(_Column(n, num_buckets, m, r, max_one_hot) for n, m, r in each)
+        self._columns = tuple(CodedColumn(n, num_buckets, m, r, max_one_hot) for n, m, r in each)
 
     @property
     def output_widths(self) -> tuple[int, ...]:
@@ -257,12 +211,8 @@ class CategoricalEmbedding(FeatureLayer):
     def _list(self, *, embedded: bool) -> list[int]:
         return [i for i, column in enumerate(self._columns) if column.is_embedded == embedded]
 
-    def _gather(self, name: str) -> Tensor:
-        """Return one property of all columns."""
-        return make_constant(int(getattr(column, name)) for column in self._columns)
-
     def _apply(self, inputs: Tensor, embed: Callable[[Tensor], Tensor] | None) -> Tensor:
-        levels = self._find_levels(inputs)
+        levels = find_levels(inputs, self._columns)
         one_hot, embedded = self._list(embedded=False), self._list(embedded=True)
         parts = []
         if one_hot:
@@ -270,39 +220,6 @@ class CategoricalEmbedding(FeatureLayer):
         if embedded and embed is not None:
             parts.append(flatten_last(self._look_up(levels, embedded, embed)))
         return take_columns(join(parts), self._order(one_hot + embedded))
-
-    def _find_levels(self, codes: Tensor) -> Tensor:
-        """Return the level of each code in its column, -1 where it has none."""
-        codes = self._check_codes(codes)
-        index = ops.subtract(codes, FIRST)
-        if any(column.is_hashed for column in self._columns):
-            index = ops.where(ops.greater(self._gather("is_hashed"), 0), self._hash(index), index)
-        # `==` of a tensor that stands for an input compares objects.
-        levels = ops.where(
-            ops.equal(codes, MISSING), self._gather("missing"), self._gather("unknown")
-        )
-        # Keras makes `BiasAdd` of a sum whose second part is a vector; LiteRT has no integer one.
-        known = ops.add(self._gather("first"), index)
-        return ops.where(ops.greater_equal(codes, FIRST), known, levels)
-
-    def _check_codes(self, codes: Tensor) -> Tensor:
-        """Return int32 codes, 1 for everything that is no code of its column."""
-        if keras.backend.standardize_dtype(codes.dtype) == "bool":
-            codes = ops.cast(codes, "int32")
-        dtype = keras.backend.standardize_dtype(codes.dtype)
-        largest = make_constant((c.num_categories + FIRST - 1 for c in self._columns), dtype)
-        # A comparison with NaN is false.
-        is_code = ops.logical_and(ops.greater_equal(codes, MISSING), ops.less_equal(codes, largest))
-        if "float" in dtype:
-            is_code = ops.logical_and(is_code, ops.equal(ops.floor(codes), codes))
-        return ops.cast(ops.where(is_code, codes, ops.full_like(codes, UNKNOWN)), "int32")
-
-    def _hash(self, index: Tensor) -> Tensor:
-        """Return the bucket of each category; all products fit into int32."""
-        index = ops.maximum(index, 0)
-        low, high = ops.mod(index, PRIME), ops.floor_divide(index, PRIME)
-        mixed = ops.mod(low * MULTIPLIER, PRIME) + ops.mod(ops.mod(high, PRIME) * CARRY, PRIME)
-        return ops.floor_divide(ops.mod(mixed, PRIME) * (self.num_buckets or 0), PRIME)
 
     def _compare(self, levels: Tensor, columns: Sequence[int]) -> Tensor:
         """Return the one-hot vectors of some columns side by side, by one comparison."""

@@ -244,8 +244,8 @@ def _measure(rows: Rows, column: int) -> tuple[float, float]:
     if factor > limits.max or spread > limits.max:
         raise ValueError(
             f"`data` of {rows.owner}.adapt must have a spread that {rows.values.dtype} can hold. "
-            f"Received: {spread!r} between the quartiles of column {rows.names[column]!r}. Give "
-            "it in another unit."
+            f"Received: {float(spread)!r} between the quartiles of column {rows.names[column]!r}. "
+            "Give it in another unit."
         )
     return float(median), float(factor)
 

@@ -17,6 +17,12 @@ from keras_binclf._validation import (
     check_positive,
 )
 from keras_binclf.layers.features._arguments import check_counts
+from keras_binclf.layers.features._bins import (
+    encode_bins,
+    find_edges,
+    measure_slopes,
+    stack_edges,
+)
 from keras_binclf.layers.features._feature_layer import (
     Array,
     FeatureLayer,
@@ -25,7 +31,7 @@ from keras_binclf.layers.features._feature_layer import (
     not_adapted,
     take_columns,
 )
-from keras_binclf.layers.features._rows import Rows, read_rows
+from keras_binclf.layers.features._rows import read_rows
 
 METHODS = ("piecewise_linear", "periodic")
 
@@ -159,12 +165,11 @@ class NumericalEmbedding(FeatureLayer):
 
         Raises:
             TypeError: for data that is not numeric.
-            ValueError: for no rows, values that are missing or infinite, and, once the layer is
-                built, for data that needs other shapes.
+            ValueError: for no rows, values that are missing, infinite or too far apart, and, once
+                the layer is built, for data that needs other shapes.
         """
         rows = read_rows(data, type(self).__name__, self.compute_dtype)
-        _check_gaps(rows)
-        edges = [_find_edges(column, self.num_bins) for column in rows.values.T]
+        edges = find_edges(rows, self.num_bins)
         bins = tuple(max(len(one) - 1, 0) for one in edges)
         if self.method == "periodic":
             bins = tuple(min(count, 1) for count in bins)
@@ -178,7 +183,7 @@ class NumericalEmbedding(FeatureLayer):
         if not self.built:
             self.build((None, len(bins)))
         if self.method == "piecewise_linear" and self._embedded:
-            self.edges.assign(np.stack([_pad(edges[i], max(bins) + 1) for i in self._embedded]))
+            self.edges.assign(stack_edges([edges[i] for i in self._embedded]))
 
     def build(self, input_shape: Shape) -> None:
         """Create the edges, which are NaN until they are learned or loaded, and the kernels.
@@ -251,6 +256,11 @@ class NumericalEmbedding(FeatureLayer):
         return tuple(i for i, count in enumerate(self.feature_bins or ()) if count)
 
     @property
+    def _counts(self) -> tuple[int, ...]:
+        """The number of bins of each feature that is embedded."""
+        return tuple(count for count in self.feature_bins or () if count)
+
+    @property
     def _passing(self) -> tuple[int, ...]:
         return tuple(i for i, count in enumerate(self.feature_bins or ()) if not count)
 
@@ -272,48 +282,23 @@ class NumericalEmbedding(FeatureLayer):
         self.bias = self._add_kernel("bias", (features, self.dim), _uniform(1.0))
 
     def _embed_piecewise_linear(self, x: Tensor) -> Tensor:
-        encoded = self._encode(x, *self._slopes(self.edges))
+        encoded = self._encode(x, *measure_slopes(self.edges, self._counts))
         steps = ops.einsum("...fk,fkd->...fd", encoded, self.kernel)
         lines = ops.add(ops.multiply(ops.expand_dims(x, -1), self.linear_kernel), self.bias)
         return ops.add(lines, steps)
 
     def _make_piecewise_linear(self) -> Callable[[Tensor], Tensor]:
-        left, slopes = (ops.convert_to_numpy(part) for part in self._slopes(self.edges))
+        left, slopes = (
+            ops.convert_to_numpy(part) for part in measure_slopes(self.edges, self._counts)
+        )
         weights = (self.kernel, self.linear_kernel, self.bias)
         kernel, lines, bias = (ops.convert_to_numpy(weight) for weight in weights)
         # The straight line is one more component of the encoding.
         dense = self._make_dense(np.concatenate([kernel, lines[:, None]], axis=1), bias)
         return lambda x: dense(join([self._encode(x, left, slopes), ops.expand_dims(x, -1)]))
 
-    def _slopes(self, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """Return left edge and 1 over the width of each bin; of bins that pad, the latter is 0."""
-        left = edges[:, :-1]
-        widths = ops.subtract(edges[:, 1:], left)
-        is_bin = ops.convert_to_tensor(self._list_bins())
-        return left, ops.where(is_bin, ops.divide(1.0, ops.where(is_bin, widths, 1.0)), 0.0)
-
     def _encode(self, x: Tensor, left: Any, slopes: Any) -> Tensor:
-        """Return the share of each bin that `x` has passed, of shape `(..., features, bins)`."""
-        shares = ops.multiply(ops.subtract(ops.expand_dims(x, -1), left), slopes)
-        lower, upper = self._bounds()
-        return ops.maximum(ops.minimum(shares, upper), lower)
-
-    def _list_bins(self) -> list[list[bool]]:
-        """Return which bins there are, of shape `(features, bins)`; the others pad."""
-        # Lists, since `torch.compile` cannot follow arrays of NumPy.
-        counts = [count for count in self.feature_bins or () if count]
-        return [[i < count for i in range(max(counts))] for count in counts]
-
-    def _bounds(self) -> tuple[Tensor, Tensor]:
-        """Return 0 and 1, but no bound below the first bin and above the last one."""
-        largest = float(np.finfo(self.compute_dtype).max)
-        lower = [[-largest] + [0.0] * (len(row) - 1) for row in self._list_bins()]
-        upper = [
-            [largest if i + 1 == sum(row) else 1.0 for i in range(len(row))]
-            for row in self._list_bins()
-        ]
-        first = ops.convert_to_tensor(lower, self.compute_dtype)
-        return first, ops.convert_to_tensor(upper, self.compute_dtype)
+        return encode_bins(x, left, slopes, self._counts)
 
     # ---- periodic
 
@@ -368,27 +353,3 @@ class NumericalEmbedding(FeatureLayer):
 
 def _uniform(limit: float) -> keras.initializers.Initializer:
     return keras.initializers.RandomUniform(-limit, limit)
-
-
-def _check_gaps(rows: Rows) -> None:
-    gaps = np.isnan(rows.values)
-    if gaps.any():
-        raise ValueError(
-            f"`data` of {rows.owner}.adapt must have no gaps. Received: NaN in "
-            f"{rows.describe_cell(gaps)}. Put `keras_binclf.FeatureScaler` before it, and adapt to "
-            "its outputs."
-        )
-
-
-def _find_edges(column: Array, num_bins: int) -> Array:
-    """Return the distinct quantiles, as rtdl_num_embeddings does; none for up to two values."""
-    lowest, highest = column.min(), column.max()
-    if ((column == lowest) | (column == highest)).all():
-        return np.empty(0, column.dtype)
-    quantiles = np.quantile(column.astype("float64"), np.linspace(0, 1, num_bins + 1))
-    return np.unique(quantiles.astype(column.dtype))
-
-
-def _pad(edges: Array, length: int) -> Array:
-    """Repeat the last edge."""
-    return np.pad(edges, (0, length - len(edges)), mode="edge")
