@@ -226,7 +226,9 @@ def test_files_of_every_release_are_described(path):
     assert [head.threshold for head in description.heads] == (
         [entry["threshold"]] if "threshold" in entry else []
     )
-    assert description.inputs[0].shape == (None, 5)
+    assert description.inputs[0].shape == (None, len(entry["inputs"][0]))
+    if "table" in entry:
+        assert [column.name for column in description.columns] == list(entry["table"])
     assert set(description.package_classes) <= set(REGISTERED)
 
 
@@ -238,7 +240,7 @@ def test_page_shows_what_the_command_prints(tmp_path, monkeypatch, capsys):
     save(model, tmp_path)
     monkeypatch.chdir(tmp_path)
     main(["describe", "model.keras"])
-    changing = re.compile(r"\d+\.\d+\.\d+|[-\d]+@[:\d]+| on torch")
+    changing = re.compile(r"\d+\.\d+\.\d+(\.dev\d+)?|[-\d]+@[:\d]+| on torch")
     assert changing.sub("", textwrap.dedent(shown)) == changing.sub("", capsys.readouterr().out)
 
 
