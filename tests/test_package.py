@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import keras_binclf
 
@@ -261,8 +262,14 @@ def test_every_public_name_is_reachable_by_its_room(name):
 
 
 def test_version_is_that_of_the_changelog():
-    versions = re.findall(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
-    assert versions[0] == keras_binclf.__version__
+    """After a release, as long as changes are unreleased, it is a `.dev` of a later one."""
+    first, *rest = re.findall(r"^## \[([^]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    version = Version(keras_binclf.__version__)
+    if first == "Unreleased":
+        assert version.is_devrelease
+        assert version > Version(rest[0])
+    else:
+        assert version == Version(first)
 
 
 def run_fresh(code):
