@@ -144,12 +144,17 @@ def to_arrow(x):
     return pytest.importorskip("pyarrow").table(columns)
 
 
+def to_nullable(x):
+    with np.errstate(invalid="ignore"):  # pandas 2 tries int64 for 1e30.
+        return pd.DataFrame(x).convert_dtypes()
+
+
 FORMS = {
     "float64": lambda x: x.astype("float64"),
     "list": lambda x: x.tolist(),
     "tensor": keras.ops.convert_to_tensor,
     "pandas": pd.DataFrame,
-    "nullable": lambda x: pd.DataFrame(x).convert_dtypes(),
+    "nullable": to_nullable,
     "polars": to_polars,
     "arrow": to_arrow,
     "generator": lambda x: (x[i : i + 100] for i in range(0, 500, 100)),
