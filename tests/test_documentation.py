@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import keras
+import pandas as pd
 import pytest
 
 import keras_binclf
@@ -48,6 +49,13 @@ def customers(tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "customers.csv"
     runpy.run_path(str(ROOT / "examples" / "customers.py"))["write_customers"](path)
     return path
+
+
+def test_printed_encoder_is_that_of_the_page(customers):
+    page = (ROOT / "docs" / "tables.md").read_text()
+    encoder = keras_binclf.TabularEncoder()
+    encoder.adapt(pd.read_csv(customers).drop(columns="left")[:2400])
+    assert re.search(r"^```text\n(.*?)\n```", page, re.M | re.S)[1] == str(encoder)
 
 
 @pytest.mark.parametrize("blocks", list(examples()))

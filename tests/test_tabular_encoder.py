@@ -1,6 +1,7 @@
 """TabularEncoder: which kinds it finds, how it encodes them, and what the layer makes of them."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -303,12 +304,45 @@ def test_a_new_encoder_of_the_same_arguments_can_be_adapted_again(table):
 
 def test_printing_shows_every_column_in_short_lines(encoder):
     lines = str(encoder).splitlines()
-    assert lines[0].split() == ["column", "kind", "learned", "gap", "unknown", "word"]
-    assert [line.split()[0] for line in lines[1:]] == [c.name for c in encoder.columns]
+    assert lines[0].split() == ["column", "kind", "learned", "gap", "new", "word"]
+    assert [line.split()[0] for line in lines[2:-1]] == [c.name for c in encoder.columns]
     assert max(map(len, lines)) <= 100
-    assert "nothing but gaps" in str(encoder)
-    wide = adapt(np.random.default_rng(0).normal(size=(9, 80)))
-    assert str(wide).splitlines()[-1] == "and 20 more: 20 number"
+    assert lines[-1] == "13 columns: 3 number, 2 category, 2 boolean, 2 date, 4 ignored"
+    wide = str(adapt(np.random.default_rng(0).normal(size=(9, 80)))).splitlines()
+    assert len(wide) == 2 + 60 + 2
+    assert wide[-2:] == ["and 20 more", "80 columns: 80 number"]
+
+
+def test_printing_shows_what_was_learned(encoder, table):
+    cells = {line.split()[0]: re.split("  +", line) for line in str(encoder).splitlines()[2:-1]}
+    quartiles = table["age"].quantile([0.25, 0.5, 0.75])
+    expected = f"quartiles {', '.join(f'{value:.4g}' for value in quartiles)}"
+    assert cells["age"][2:] == [expected, "median + mark", "error"]
+    assert cells["charge"][2].startswith("text; quartiles 9")
+    words = table["city"].value_counts().index[:3]
+    assert cells["city"][2:] == [f"3 and rare ones: {', '.join(words)}", "own vector", "as rare"]
+    days = table["joined"].dt.strftime("%Y-%m-%d")
+    expected = f"{days.min()} to {days.max()}; by day, week, year"
+    assert cells["joined"][2] == expected
+    assert cells["member"][2:] == ["yes or no", "median", "error"]
+    assert cells["empty"][1:] == ["ignored", "it holds nothing but gaps"]
+
+
+def test_numbers_are_printed_with_as_many_digits_as_tell_them_apart():
+    rng = np.random.default_rng(0)
+    stamps = 1_700_000_000 + rng.integers(0, 5000, 100)
+    lines = str(adapt({"when": stamps, "tiny": rng.normal(0, 1e-9, 100)})).splitlines()
+    printed = [float(word.rstrip(",")) for word in lines[2].split()[3:6]]
+    np.testing.assert_allclose(printed, np.quantile(stamps, [0.25, 0.5, 0.75]), atol=500)
+    assert len(set(printed)) == 3
+    assert "e-10" in lines[3]
+
+
+def test_words_are_printed_on_one_line():
+    lines = str(adapt({"a\tb": ["x\ny", "u, v", " w"] * 3})).splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith(r"'a\tb'")
+    assert r"3: ' w', 'u, v', 'x\ny'" in lines[2]
 
 
 def test_target_among_the_columns_is_warned_of(table):

@@ -33,6 +33,9 @@ class Column:
         has_missing: whether there were gaps.
         offset: what is subtracted from numbers, or from the days since 1970-01-01 of dates, in
             float64.
+        quartiles: quartiles of a number column, the median in the middle; to look at.
+        first: the first date, in days since 1970-01-01; to look at.
+        last: the last date.
         true: the word for True of a boolean column that is stored as text, in lower case.
         false: the word for False.
         categories: the categories that have a code of their own, most frequent first.
@@ -48,6 +51,9 @@ class Column:
     source: str
     has_missing: bool = False
     offset: float = 0.0
+    quartiles: tuple[float, ...] = ()
+    first: float | None = None
+    last: float | None = None
     true: str | None = None
     false: str | None = None
     categories: tuple[Any, ...] = ()
@@ -62,8 +68,8 @@ class Column:
         keys = ["name", "kind", "source", "has_missing", *_OWN_KEYS[self.kind]]
         if self.kind == "boolean" and self.source == "text":
             keys += ["true", "false"]
-        if self.note:
-            keys.append("note")
+        optional = ("quartiles", "first", "last", "note")
+        keys += [key for key in optional if getattr(self, key) not in ((), None, "")]
         values = {key: getattr(self, key) for key in keys}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 

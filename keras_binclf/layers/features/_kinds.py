@@ -8,7 +8,13 @@ import numpy as np
 
 from keras_binclf.layers.features._columns import Array, Column, Name
 from keras_binclf.layers.features._dates import find_parts
-from keras_binclf.layers.features._numbers import check_finite, counts_rows, find_offset, read_text
+from keras_binclf.layers.features._numbers import (
+    check_finite,
+    counts_rows,
+    find_offset,
+    find_quartiles,
+    read_text,
+)
 from keras_binclf.layers.features._text import find_booleans, is_number, parse_dates
 from keras_binclf.layers.features._values import Values, quote
 
@@ -169,7 +175,9 @@ def _learn_numbers(name: Name, values: Values, options: Options) -> Column:
         return Column(name, "boolean", values.source, has_missing)
     if options.kind is None and not has_missing and counts_rows(seen):
         return _ignore(name, values, "it numbers the rows")
-    return Column(name, "number", values.source, has_missing, offset=find_offset(seen))
+    quartiles = find_quartiles(seen)
+    offset = find_offset(seen, quartiles)
+    return Column(name, "number", values.source, has_missing, offset=offset, quartiles=quartiles)
 
 
 def _learn_date(
@@ -184,6 +192,8 @@ def _learn_date(
         "date",
         has_missing,
         offset=float(np.floor(np.median(seen))),
+        first=float(seen.min()),
+        last=float(seen.max()),
         parts=find_parts(seen),
         has_timezone=values.has_timezone,
     )

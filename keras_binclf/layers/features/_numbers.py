@@ -43,14 +43,21 @@ def counts_rows(seen: Array) -> bool:
     return int(np.bincount(positions.astype("int64")).max()) == 1
 
 
-def find_offset(seen: Array) -> float:
+def find_quartiles(seen: Array) -> tuple[float, float, float]:
+    """Return the three quartiles of numbers."""
+    quartiles = np.quantile(seen.astype("float64", copy=False), (0.25, 0.5, 0.75))
+    lower, median, upper = quartiles.tolist()
+    return lower, median, upper
+
+
+def find_offset(seen: Array, quartiles: tuple[float, float, float]) -> float:
     """Return the number to subtract so that float32 keeps the digits that vary, 0 for none."""
     low, high = float(seen.min()), float(seen.max())
-    lower, median, upper = np.quantile(seen.astype("float64", copy=False), (0.25, 0.5, 0.75))
+    lower, median, upper = quartiles
     spread = (upper - lower) or (high - low) / 2
     if spread == 0 or max(abs(low), abs(high)) <= FAR * spread:
         return 0.0
-    return float(np.floor(median)) if spread > 1 else float(median)
+    return float(np.floor(median)) if spread > 1 else median
 
 
 def check_finite(encoded: Array, numbers: Array, name: Name, owner: str) -> None:
