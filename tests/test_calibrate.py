@@ -489,6 +489,34 @@ def test_labels_of_a_model_that_keeps_changing_are_an_error(monkeypatch):
     assert len(calls) == 3
     with pytest.raises(RuntimeError, match=r"'binary_head.*changed while predict_labels ran"):
         predict_labels(model, X)
+    calls.clear()
+    with (
+        pytest.raises(RuntimeError, match="Predict with a copy of the model"),
+        pytest.warns(UserWarning, match="ran out of data"),  # Keras's, for each generator
+    ):
+        predict_labels(model, (batch for batch in [(X,)]))
+    assert calls == [1]  # A generator gives its rows once.
+
+
+def test_no_other_function_changes_a_head_while_it_labels(monkeypatch):
+    model = make_model()
+    head = find_head(model)
+    predict, free = model.predict, []
+
+    def try_lock():
+        free.append(hold(head).acquire(blocking=False))
+
+    def predict_beside(*args, **kwargs):
+        thread = threading.Thread(target=try_lock)
+        thread.start()
+        thread.join()
+        return predict(*args, **kwargs)
+
+    monkeypatch.setattr(model, "predict", predict_beside)
+    predict_labels(model, X)
+    assert free == [False]
+    try_lock()
+    assert free == [False, True]
 
 
 def make_wrapped(head):

@@ -33,8 +33,9 @@ def predict_labels(
     Use it in place of `model.predict`, which returns probabilities or logits, to apply the
     threshold that the head holds. Sparse matrices and tables are made dense batch by batch.
 
-    Of the functions that predict with one head or set its weights, one runs at a time: other
-    threads wait. For answers in many threads at once use `Predictor`.
+    Of `predict_labels`, `tune_threshold` and `calibrate`, one at a time runs with a head: other
+    threads wait. Where the weights of the head change all the same, as by `fit` in another thread,
+    it predicts again. For answers in many threads at once use `Predictor`.
 
     Args:
         model: Keras model with a `BinaryHead` as one of its output layers. A subclassed model must
@@ -55,7 +56,8 @@ def predict_labels(
         TypeError: if `model` is not a Keras model, and for features that are not numeric.
         ValueError: for features of wrong names or shapes, an empty data set and a probability that
             is NaN; if the head or its output cannot be found; if the threshold is not in (0, 1).
-        RuntimeError: if another thread keeps changing the weights of the head.
+        RuntimeError: if the weights of the head changed during each of 10 predictions, or during
+            the one of a data set that is read once, such as a generator.
 
     Example:
 

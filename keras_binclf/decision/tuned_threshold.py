@@ -1,7 +1,7 @@
 """Exact search for the best threshold of a trained model."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from keras_binclf._data.scored_rows import Array, ScoredRows, check_both_classes
 from keras_binclf._validation import is_threshold
 from keras_binclf.layers import BinaryHead
 from keras_binclf.metrics.confusion import Confusion
-from keras_binclf.metrics.scores import Criterion, make_criterion, name_parameters
+from keras_binclf.metrics.scores import Criterion, Parameters, make_criterion, name_parameters
 
 OWNER = "tune_threshold"
 
@@ -94,7 +94,7 @@ class TunedThreshold:
 
 
 @name_parameters
-def tune_threshold(  # noqa: D417 (its parameters are in the docstring one by one)
+def tune_threshold(
     model: keras.Model,
     x: Any,
     y: Any = None,
@@ -104,7 +104,7 @@ def tune_threshold(  # noqa: D417 (its parameters are in the docstring one by on
     batch_size: int | None = None,
     steps: int | None = None,
     head: str | BinaryHead | None = None,
-    **parameters: float | None,
+    **parameters: Unpack[Parameters],
 ) -> TunedThreshold:
     """Find the threshold with the best score on held-out rows, and set it in the model's head.
 

@@ -5,7 +5,7 @@ from typing import Any
 from keras_binclf._validation import Tensor
 from keras_binclf.metrics import _histogram
 from keras_binclf.metrics.base import BinaryMetric, check_num_bins
-from keras_binclf.metrics.scores import make_criterion, take_any_cost
+from keras_binclf.metrics.scores import Parameters, make_criterion, take_any_cost
 
 
 class CriterionMetric(BinaryMetric):
@@ -15,7 +15,7 @@ class CriterionMetric(BinaryMetric):
         self,
         prefix: str,
         score: Any,
-        parameters: dict[str, Any],
+        parameters: Parameters,
         from_logits: Any,
         num_bins: Any,
         name: Any,

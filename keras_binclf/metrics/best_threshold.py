@@ -1,6 +1,6 @@
 """The threshold with the best score, as a metric."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from keras import ops
 
@@ -8,7 +8,7 @@ from keras_binclf._registry import register
 from keras_binclf._validation import Tensor
 from keras_binclf.metrics import _histogram
 from keras_binclf.metrics._criterion_metric import CriterionMetric
-from keras_binclf.metrics.scores import Criterion, name_parameters
+from keras_binclf.metrics.scores import Criterion, Parameters, name_parameters
 
 
 @register
@@ -66,7 +66,7 @@ class BestThreshold(CriterionMetric):
         num_bins: int = 8192,
         name: str | None = None,
         dtype: Any = None,
-        **parameters: float | None,
+        **parameters: Unpack[Parameters],
     ) -> None:
         name = "best_threshold" if name is None else name
         super().__init__("", score, parameters, from_logits, num_bins, name, dtype)

@@ -4,7 +4,8 @@ A score is a function of the four cells of the confusion table. The table `SCORE
 streaming metrics (tensors, through `keras.ops`) and the exact search of `tune_threshold` (float64,
 through NumPy) alike: the module of functions for the arrays is passed as `xp`.
 
-A new score is one line in `SCORES`; a new parameter or constraint is one field of `Criterion`.
+A new score is one line in `SCORES`; a new parameter or constraint is one field of `Criterion` and
+one of `Parameters`.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import keras
 import numpy as np
@@ -198,11 +199,24 @@ class Criterion:
         return values
 
 
+class Parameters(TypedDict, total=False):
+    """The parameters of a `Criterion` as keywords of a function, for editors and type checkers.
+
+    A function takes them as `**parameters: Unpack[Parameters]`.
+    """
+
+    beta: float | None
+    cost_fp: float | None
+    cost_fn: float | None
+    min_precision: float | None
+    min_recall: float | None
+
+
 PARAMETERS = {field.name: field for field in dataclasses.fields(Criterion)[1:]}
 """The fields of a `Criterion` beside the score, by name."""
 
 
-def make_criterion(owner: str, score: Any, parameters: dict[str, Any]) -> Criterion:
+def make_criterion(owner: str, score: Any, parameters: Parameters) -> Criterion:
     """Return the checked `Criterion` that the arguments of `owner` describe.
 
     Args:
@@ -215,25 +229,26 @@ def make_criterion(owner: str, score: Any, parameters: dict[str, Any]) -> Criter
         ValueError: for an unknown score, a value out of range, a parameter that the score needs
             and lacks, one that it would ignore, and parameters beside a `Criterion`.
     """
-    for name in parameters:
+    given: dict[str, Any] = dict(parameters)
+    for name in given:
         if name not in PARAMETERS:
             hint = suggest_nearest(name, PARAMETERS)
             raise TypeError(f"{owner} got an unexpected keyword argument {name!r}. {hint}".rstrip())
     if isinstance(score, Criterion):
-        for name, value in parameters.items():
+        for name, value in given.items():
             if value is not None:
                 hint = "The Criterion holds it: set it there."
                 expected = "left out where `score` is a Criterion"
                 raise ValueError(error_message(name, owner, expected, value, hint))
         return score
-    return Criterion(**_check(owner, {"score": score, **parameters}))
+    return Criterion(**_check(owner, {"score": score, **given}))
 
 
 def name_parameters(function: AnyFunction) -> AnyFunction:
     """Name the parameters of a `Criterion` in the signature of a function that takes them.
 
-    `function` takes them as `**parameters`. In its signature, which `help`, editors and tests
-    read, the names stand in their place: first of the keywords, after `score`.
+    `function` takes them as `**parameters: Unpack[Parameters]`. In its signature at run time, which
+    `help` and notebooks show, the names stand in their place: first of the keywords, after `score`.
     """
     signature = inspect.signature(function)
     given = list(signature.parameters.values())[:-1]

@@ -1,12 +1,12 @@
 """A score of the decisions, at a fixed threshold or at the best one."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from keras_binclf._registry import register
 from keras_binclf._validation import Tensor, check_threshold, error_message
 from keras_binclf.metrics import _histogram
 from keras_binclf.metrics._criterion_metric import CriterionMetric
-from keras_binclf.metrics.scores import Criterion, name_parameters
+from keras_binclf.metrics.scores import Criterion, Parameters, name_parameters
 
 BEST = "best"
 
@@ -111,7 +111,7 @@ class ThresholdMetric(CriterionMetric):
         num_bins: int = 8192,
         name: str | None = None,
         dtype: Any = None,
-        **parameters: float | None,
+        **parameters: Unpack[Parameters],
     ) -> None:
         self.threshold = _check_threshold(threshold, type(self).__name__)
         prefix = f"{BEST}_" if self.threshold == BEST else ""
