@@ -13,6 +13,8 @@ from mkdocs.structure.files import File, Files
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 SAVED = re.compile(r'savefig\("([^"/]+\.png)"')
+CUSTOMERS = Path(__file__).parent.parent / "examples" / "customers.py"
+"""Writes the table that several pages read."""
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -32,15 +34,22 @@ def _draw(page: str, blocks: list[str], names: list[str]) -> dict[str, bytes]:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "page.py")
-        script.write_text("\n".join(blocks), encoding="utf-8")
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        done = subprocess.run(
-            [sys.executable, str(script)],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise PluginError(f"The code of {page} fails:\n{done.stderr}")
+        code = "\n".join(blocks)
+        script.write_text(code, encoding="utf-8")
+        if "customers.csv" in code:
+            _run(folder, page, CUSTOMERS, "customers.csv")
+        _run(folder, page, script)
         return {name: Path(folder, name).read_bytes() for name in names}
+
+
+def _run(folder: str, page: str, *command: str | Path) -> None:
+    """Run a script in a folder."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise PluginError(f"The code of {page} fails:\n{done.stderr}")
