@@ -34,10 +34,24 @@ def unpack(arrays, name):
     return {key.split("/")[1]: arrays[key] for key in arrays if key.startswith(f"{name}/")}
 
 
+def find_encoder(model):
+    encoders = [layer for layer in model.layers if isinstance(layer, keras_binclf.TabularEncoder)]
+    return encoders[0] if encoders else None
+
+
+def encode(model, x):
+    """Return rows as Keras takes them: where the model holds an encoder, `x` is a table."""
+    encoder = find_encoder(model)
+    return x if encoder is None else encoder.encode(x)
+
+
 def answer(model, x):
     """Return outputs, labels and threshold of each head, as entries of an `.npz` file."""
-    outputs = model.predict(x, verbose=0)
+    outputs = model.predict(encode(model, x), verbose=0)
     answers = {}
+    if find_encoder(model) is not None:
+        answers["encoded/"] = encode(model, x)
+        answers["reordered/"] = keras_binclf.predict_labels(model, dict(reversed(x.items())))
     for name, output in outputs.items() if isinstance(outputs, dict) else [("", outputs)]:
         head = keras_binclf.find_head(model, name or None)
         answers[f"outputs/{name}"] = output
@@ -48,7 +62,7 @@ def answer(model, x):
 
 def train(model, x, y):
     """Train two steps and return what Keras says about them."""
-    return model.fit(x, y, batch_size=BATCH_SIZE, shuffle=False, verbose=0).history
+    return model.fit(encode(model, x), y, batch_size=BATCH_SIZE, shuffle=False, verbose=0).history
 
 
 def load(path, from_other_backend):

@@ -9,7 +9,7 @@ import zoo
 
 import keras_binclf
 
-MAKES = (*zoo.PLAIN, *zoo.WITH_OWN_CLASSES)
+MAKES = (*zoo.PLAIN, *zoo.WITH_TABLES, *zoo.WITH_OWN_CLASSES)
 NAMES = [make.__name__ for make in MAKES]
 EMIT_LOGITS = {("functional", ""), ("two_heads", "returns")}
 BATCH = 5  # which leaves a smaller last batch
@@ -60,6 +60,12 @@ def test_label_is_positive_where_probability_exceeds_threshold(trained, name):
         labels = answers[f"labels/{head}"]
         np.testing.assert_array_equal(labels, scores > answers[f"threshold/{head}"])
         assert set(labels.flat) == {0, 1}
+
+
+def test_columns_of_a_table_may_be_in_another_order(trained):
+    answers = trained["table_classifier"].answers
+    np.testing.assert_array_equal(answers["reordered/"], answers["labels/"])
+    assert np.isnan(answers["encoded/"]).any()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,7 +13,8 @@ import zoo
 HERE = keras.backend.backend()
 OTHERS = [backend for backend in ("tensorflow", "jax", "torch") if backend != HERE]
 REQUIRED = os.environ.get("KERAS_BINCLF_REQUIRE_BACKENDS", "").split(",")
-NAMES = [make.__name__ for make in zoo.PLAIN]
+MAKES = (*zoo.PLAIN, *zoo.WITH_TABLES)
+NAMES = [make.__name__ for make in MAKES]
 
 WITHOUT_CURE = """
 import sys
@@ -44,7 +45,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    return {make.__name__: zoo.train_and_save(make, folder) for make in zoo.PLAIN}
+    return {make.__name__: zoo.train_and_save(make, folder) for make in MAKES}
 
 
 @pytest.fixture(scope="module", params=OTHERS)

@@ -1,6 +1,7 @@
 """TabularEncoder in models: saved, copied, converted, under other dtype policies."""
 
 import copy
+import pickle
 
 import keras
 import numpy as np
@@ -36,6 +37,9 @@ def assert_takes_the_table(model, before, table):
     matrix = original.encode(table)
     np.testing.assert_array_equal(encoder.encode(table[table.columns[::-1]]), matrix)
     np.testing.assert_array_equal(to_numpy(model(matrix)), to_numpy(before(matrix)))
+    labels = keras_binclf.predict_labels(before, table)
+    found = keras_binclf.predict_labels(model, table[table.columns[::-1]])
+    np.testing.assert_array_equal(found, labels)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -47,6 +51,7 @@ def test_saved_model_takes_the_table(model, table, tmp_path, suffix):
 
 def test_copies_take_the_table(model, table, tmp_path):
     assert_takes_the_table(copy.deepcopy(model), model, table)
+    assert_takes_the_table(pickle.loads(pickle.dumps(model)), model, table)
     clone = keras.models.clone_model(model)
     assert np.isnan(to_numpy(clone(model.layers[1].encode(table)))).all()  # no statistics yet
     clone.set_weights(model.get_weights())

@@ -12,7 +12,7 @@ import numpy as np
 import zoo_classes
 from keras import layers
 
-from keras_binclf import BinaryHead, MLPBlock, binary_classifier, find_head
+from keras_binclf import BinaryHead, MLPBlock, TabularEncoder, binary_classifier, find_head
 
 ROWS, STEPS, FEATURES, WORDS = 2 * load_elsewhere.BATCH_SIZE, 5, 6, 10
 
@@ -180,6 +180,43 @@ def classifier_with_frozen_sublayer():
     return compiled(model), x, y
 
 
+def table_classifier():
+    """With a column of each kind, gaps in each; more words than are one-hot."""
+    random = np.random.default_rng(0)
+    words = np.array([f"w{number}" for number in range(20)] * 4)
+    started = np.datetime64("2020-01-01T06:30") + random.integers(0, 30_000, 80) * np.timedelta64(
+        37, "m"
+    )
+    table = {
+        "amount": random.normal(size=80),
+        "stamp": 1.7e9 + random.normal(size=80),
+        "city": random.choice(["Rome", "Oslo", "größer"], 80),
+        "word": random.permutation(words),
+        "charge": random.normal(size=80).round(2).astype(str),
+        "member": random.choice(["Yes", "no"], 80),
+        "flag": random.random(80) < 0.5,
+        "started": started,
+        "constant": np.ones(80),
+    }
+    gaps = {
+        "amount": np.nan,
+        "city": " ",
+        "word": "",
+        "charge": "",
+        "started": np.datetime64("NaT"),
+    }
+    for name, gap in gaps.items():
+        table[name][random.integers(0, 80, 9)] = gap
+    encoder = TabularEncoder(embedding="piecewise_linear")
+    encoder.adapt(table)
+    rows = {name: values[:ROWS] for name, values in table.items()}
+    rows["city"] = np.where(np.arange(ROWS) == 3, "a new word", rows["city"])
+    model = with_random_head(binary_classifier(encoder, hidden_units=(8, 4), compile=False))
+    y = random.integers(0, 2, (ROWS, 1)).astype("float32")
+    # Not Adam, as in `recurrent`: the embedding of a word that occurs twice.
+    return compiled(model, keras.optimizers.SGD(0.1, momentum=0.9)), rows, y
+
+
 def subclassed():
     model = zoo_classes.Subclassed()
     model.build((None, FEATURES))
@@ -210,6 +247,9 @@ PLAIN = [
     classifier_with_frozen_sublayer,
 ]
 """Load wherever keras_binclf is imported."""
+
+WITH_TABLES = [table_classifier]
+"""As those above, but take a table, which their encoder turns into what Keras takes."""
 
 WITH_OWN_CLASSES = [subclassed, own_train_step]
 """Need `zoo_classes` too, and train in the words of one backend."""
