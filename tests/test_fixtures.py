@@ -102,9 +102,15 @@ def test_registered_names_that_were_released_are_still_there():
 
 
 CONFIGS = json.loads((FOLDER / "0.1.0" / "configs.json").read_text())
+CONFIGS_KERAS = "3.15.1"
+"""The Keras that wrote them."""
 
 
 @pytest.mark.once
+@pytest.mark.skipif(
+    version(keras.__version__) < version(CONFIGS_KERAS),
+    reason="Keras reads older configs of its own objects, not newer ones",
+)
 @pytest.mark.parametrize("name", sorted({name for name, _ in CONFIGS}))
 def test_arguments_that_a_release_took_are_taken_from_its_files(name):
     """Also where the constructor has become stricter since."""

@@ -321,7 +321,7 @@ def test_printing_shows_what_was_learned(encoder, table):
     assert cells["charge"][2].startswith("text; quartiles 9")
     words = table["city"].value_counts().index[:3]
     assert cells["city"][2:] == [f"3 and rare ones: {', '.join(words)}", "own vector", "as rare"]
-    days = table["joined"].dt.strftime("%Y-%m-%d")
+    days = table["joined"].dropna().dt.strftime("%Y-%m-%d")
     expected = f"{days.min()} to {days.max()}; by day, week, year"
     assert cells["joined"][2] == expected
     assert cells["member"][2:] == ["yes or no", "median", "error"]

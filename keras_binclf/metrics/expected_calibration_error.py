@@ -12,13 +12,15 @@ from keras_binclf.metrics.base import BinaryMetric, check_num_bins
 
 
 def _find_edges(num_groups: int, dtype: str) -> np.ndarray[Any, Any]:
-    """Return the largest float of `dtype` in each group but the last.
+    """Return the largest float of `dtype` in each group, after one for the lower end.
 
     A float is above `i / num_groups` if and only if it is above the largest float up to there.
     """
-    exact = np.arange(1, num_groups) / num_groups
+    exact = np.arange(num_groups + 1) / num_groups
     edges = exact.astype(dtype)
-    return np.where(edges > exact, np.nextafter(edges, edges.dtype.type(0)), edges)
+    edges = np.where(edges > exact, np.nextafter(edges, edges.dtype.type(0)), edges)
+    edges[-1] = np.inf  # Nothing is above the last group.
+    return edges
 
 
 @register
@@ -97,8 +99,7 @@ class ExpectedCalibrationError(BinaryMetric):
         if self.strategy == "quantile":
             bins = _histogram.find_bins(scores, self.num_bins, self.from_logits)
         else:
-            # The group `(i / n, (i + 1) / n]` of each probability; 0 belongs to the first.
-            bins = ops.searchsorted(self._edges, probabilities)
+            bins = self._find_uniform_bins(probabilities)
         gaps = weights * (ops.cast(positive, scores.dtype) - probabilities)
         num_bins = self._sums.shape[-1]
         # Two sums of scalars: TensorFlow adds up rows of two numbers seven times as slowly.
@@ -110,6 +111,21 @@ class ExpectedCalibrationError(BinaryMetric):
             groups = self._find_groups(weights)
             gaps = _histogram.sum_by(gaps, groups, self.num_calibration_bins)
         return ops.sum(ops.abs(gaps)) / ops.sum(weights)
+
+    def _find_uniform_bins(self, probabilities: Tensor) -> Tensor:
+        """Return the group `(i / n, (i + 1) / n]` of each probability; 0 belongs to the first.
+
+        Not by `ops.searchsorted`, which fails in TensorFlow's graphs with Keras 3.11.
+        """
+        n = self.num_calibration_bins
+        places = ops.ceil(probabilities * n) - 1
+        places = ops.where(ops.isnan(places), ops.zeros_like(places), places)
+        places = ops.cast(ops.clip(places, 0, n - 1), "int32")
+        # The product is rounded, so that a probability beside an edge may be one group off.
+        edges = ops.convert_to_tensor(self._edges)
+        above = probabilities > ops.take(edges, places + 1)
+        below = ops.logical_and(probabilities <= ops.take(edges, places), places > 0)
+        return places + ops.cast(above, "int32") - ops.cast(below, "int32")
 
     def _find_groups(self, weights: Tensor) -> Tensor:
         """Return the index of the group of equal weight that holds the middle of each bin."""

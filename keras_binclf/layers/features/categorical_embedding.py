@@ -77,12 +77,13 @@ class CategoricalEmbedding(FeatureLayer):
     Example:
 
     ```python
+    import keras
     import numpy as np
     from keras_binclf import CategoricalEmbedding
 
     # Column 0: missing and two categories. Column 1: rare and twenty categories.
     layer = CategoricalEmbedding([2, 20], has_missing=[True, False], has_rare=[False, True])
-    outputs = np.array(layer(np.array([[3, 22], [0, 2], [1, 1]])))
+    outputs = keras.ops.convert_to_numpy(layer(np.array([[3, 22], [0, 2], [1, 1]])))
     assert layer.output_widths == (3, 8) and outputs.shape == (3, 11)
     assert outputs[:, :3].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
     assert (outputs[1, 3:] == outputs[2, 3:]).all()  # unknown is as rare
